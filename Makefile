@@ -1,0 +1,104 @@
+# Needs cargo, CPython >= 3.11 with pip and venv, make and a C compiler. Every target does its own set-up;
+# what is done already is not done again. `make help` lists the targets.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The first Python on the path that is new enough; `make PYTHON=/path/to/python3.13 setup` chooses another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	{ command -v "$$python"; break; }; done)
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+TOOLS := $(VENV)/tools-installed
+CORE := python/ipc_channel/_core.abi3.so
+
+RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) \
+	$(shell find crates -name '*.rs' -o -name Cargo.toml 2>/dev/null)
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+# One interpreter for whatever cargo builds, so that cargo need not build it anew for another.
+export PYO3_PYTHON := $(BIN)/python
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+unexport CONDA_PREFIX
+unexport PYTHONHOME
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# An environment that was moved here from elsewhere, or whose Python is gone, is made anew.
+ifneq ($(shell "$(BIN)/python" -c 'import sys; print(sys.prefix)' 2>/dev/null),$(CURDIR)/$(VENV))
+.PHONY: $(TOOLS)
+endif
+
+##@ The two commands
+demo: $(CORE)  ## index the standard library with worker processes, one of which is killed
+	@$(BIN)/ipc-channel demo
+
+test: $(CORE)  ## all tests but the slow ones: Rust, then Python
+	cargo test --locked --workspace --exclude ipc-channel-python
+	$(PYTEST)
+
+##@ For contributors
+setup: $(CORE)  ## make .venv with the package (release build) and the pinned tools
+
+check: $(CORE)  ## lint, formats, types, and the stub against the extension module
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cargo fmt --check --all
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(BIN)/basedpyright
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml ipc_channel._core
+
+test-slow: $(CORE)  ## the tests that take minutes
+	$(PYTEST) -m slow
+
+format: $(TOOLS)  ## rewrite the sources as `make check` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+wheel: dist/built  ## the wheel, in dist/
+
+lock: ## choose the newest versions of Python's tools and write them to constraints.txt
+	rm -rf target/lock && $(PYTHON) -m venv target/lock
+	target/lock/bin/python -m pip install --quiet --upgrade pip
+	target/lock/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+		print(*p["project"]["dependencies"], *p["dependency-groups"]["dev"], sep="\n")' >target/lock/wanted.txt
+	target/lock/bin/python -m pip install --quiet --requirement target/lock/wanted.txt
+	{ echo '# Written by `make lock`: the exact versions of all that .venv holds.'; \
+		target/lock/bin/python -m pip freeze --all --exclude setuptools; } >constraints.txt
+	rm -rf target/lock
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) target dist $(CORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python tests -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## this list
+	@awk -F ':.*## ?' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+# A test that hangs where no signal reaches it ends the run with a traceback of all its threads.
+PYTEST = timeout --foreground --signal=ABRT --kill-after=30 1800 $(BIN)/python -m pytest
+
+$(TOOLS): constraints.txt
+	@test -n "$(PYTHON)" || { echo 'no CPython >= 3.11 with the venv module found; set PYTHON=' >&2; exit 1; }
+	@test "$$($(BIN)/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$(CURDIR)/$(VENV)" \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement constraints.txt
+	$(BIN)/python -m pip check
+	@touch $@
+
+$(CORE): $(TOOLS) $(RUST_SOURCES) pyproject.toml
+	$(BIN)/maturin develop --release --locked
+	@touch $@
+
+dist/built: $(TOOLS) $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md LICENSE-MIT LICENSE-APACHE
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
+	@touch $@
+
+.PHONY: demo test setup check test-slow format wheel lock clean help

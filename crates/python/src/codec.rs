@@ -1,0 +1,96 @@
+//! What the product plugs into an end: how its messages become bytes and back.
+
+use ipc_channel_transport::Message;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::delivery::{Delivery, View};
+use crate::errors;
+use crate::parcel::Encoded;
+
+pub const LABEL_BYTES: u8 = 0;
+pub const LABEL_TYPED: u8 = 1;
+pub const LABEL_PICKLED: u8 = 2;
+
+/// The parts of a codec object, looked up once.
+pub struct Plug {
+    accepts: Option<Py<PyAny>>,
+    encode: Option<Py<PyAny>>,
+    decode: Option<Py<PyAny>>,
+    decode_delivery: Option<Py<PyAny>>,
+}
+
+impl Plug {
+    pub fn new(codec: Option<&Bound<'_, PyAny>>) -> PyResult<Plug> {
+        let part = |name: &Bound<'_, PyString>| -> PyResult<Option<Py<PyAny>>> {
+            let Some(codec) = codec else { return Ok(None) };
+            let part = codec.getattr(name)?;
+            Ok((!part.is_none()).then(|| part.unbind()))
+        };
+        Python::attach(|py| {
+            Ok(Plug {
+                accepts: part(intern!(py, "accepts"))?,
+                encode: part(intern!(py, "encode"))?,
+                decode: part(intern!(py, "decode"))?,
+                decode_delivery: part(intern!(py, "decode_delivery"))?,
+            })
+        })
+    }
+
+    /// What is to be sent for `message`.
+    pub fn encode(&self, message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
+        let py = message.py();
+        if let Some(accepts) = &self.accepts {
+            if !message.is_instance(accepts.bind(py))? {
+                let class = errors::class(py, intern!(py, "EncodeError"))?;
+                return Err(PyErr::from_type(
+                    class,
+                    format!(
+                        "this channel carries {}, and the message is of type {}",
+                        accepts.bind(py).repr()?,
+                        message.get_type().repr()?
+                    ),
+                ));
+            }
+        }
+        let encoded = match &self.encode {
+            None => Encoded::from_buffer(message),
+            Some(encode) => encode.bind(py).call1((message,)).and_then(Encoded::new),
+        };
+        encoded.map_err(|error| {
+            let name = intern!(py, "EncodeError");
+            errors::from_codec(py, error, name, "the message cannot be encoded")
+        })
+    }
+
+    /// The object that `message` stands for.
+    pub fn decode(&self, py: Python<'_>, message: Message) -> PyResult<Py<PyAny>> {
+        let plain = message.handles.is_empty() && message.buffers.is_empty();
+        let decoded = match (plain, &self.decode, &self.decode_delivery) {
+            (true, None, _) => Ok(PyBytes::new(py, message.payload()).into_any()),
+            (true, Some(decode), _) => {
+                View::of_payload(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
+            }
+            (false, _, Some(decode)) => {
+                Bound::new(py, Delivery::new(message)).and_then(|delivery| {
+                    let decoded = decode.bind(py).call1((&delivery,));
+                    delivery.get().discard();
+                    decoded
+                })
+            }
+            (false, _, None) => {
+                let class = errors::class(py, intern!(py, "DecodeError"))?;
+                Err(PyErr::from_type(
+                    class,
+                    "the message carries handles, and messages of this channel's type have none; \
+                     they were closed",
+                ))
+            }
+        };
+        decoded.map(Bound::unbind).map_err(|error| {
+            let name = intern!(py, "DecodeError");
+            errors::from_codec(py, error, name, "the message cannot be decoded")
+        })
+    }
+}

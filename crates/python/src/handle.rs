@@ -1,0 +1,93 @@
+//! What may travel beside the bytes of a message, from Python and to Python.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use ipc_channel_transport::{Error, Handle, HandleRef, Received, SharedMemory};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::file::File;
+use crate::memory::Memory;
+use crate::receiver_end::ReceiverEnd;
+use crate::sender_end::SenderEnd;
+
+/// A handle to be sent, as Python holds it.
+pub enum OutgoingHandle {
+    Sender(Py<SenderEnd>),
+    Receiver(Py<ReceiverEnd>),
+    Memory(Py<Memory>),
+    File(Py<File>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for OutgoingHandle {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<OutgoingHandle> {
+        if let Ok(sender) = object.cast::<SenderEnd>() {
+            Ok(OutgoingHandle::Sender(sender.to_owned().unbind()))
+        } else if let Ok(receiver) = object.cast::<ReceiverEnd>() {
+            Ok(OutgoingHandle::Receiver(receiver.to_owned().unbind()))
+        } else if let Ok(memory) = object.cast::<Memory>() {
+            Ok(OutgoingHandle::Memory(memory.to_owned().unbind()))
+        } else if let Ok(file) = object.cast::<File>() {
+            Ok(OutgoingHandle::File(file.to_owned().unbind()))
+        } else {
+            Err(PyTypeError::new_err(format!(
+                "a message carries senders, receivers, shared memory and files, not {}",
+                object.get_type().repr()?
+            )))
+        }
+    }
+}
+
+/// A handle to be sent, kept alive until it is.
+pub enum Held<'a> {
+    Sender(&'a SenderEnd),
+    Receiver(&'a ReceiverEnd),
+    Memory(Arc<SharedMemory>),
+    File(Arc<OwnedFd>),
+    BorrowedFile(std::os::fd::BorrowedFd<'a>),
+}
+
+impl OutgoingHandle {
+    pub fn hold(&self, _py: Python<'_>) -> Result<Held<'_>, Error> {
+        Ok(match self {
+            OutgoingHandle::Sender(sender) => Held::Sender(sender.get()),
+            OutgoingHandle::Receiver(receiver) => Held::Receiver(receiver.get()),
+            OutgoingHandle::Memory(memory) => Held::Memory(memory.get().region()?),
+            OutgoingHandle::File(file) => file.get().hold()?,
+        })
+    }
+}
+
+impl Held<'_> {
+    pub fn handle(&self) -> HandleRef<'_> {
+        match self {
+            Held::Sender(sender) => HandleRef::Sender(&sender.sender),
+            Held::Receiver(receiver) => HandleRef::Receiver(&receiver.receiver),
+            Held::Memory(region) => HandleRef::Memory(region),
+            Held::File(file) => HandleRef::File(file.as_fd()),
+            Held::BorrowedFile(file) => HandleRef::File(*file),
+        }
+    }
+
+    pub fn label(&self) -> u8 {
+        match self {
+            Held::Sender(sender) => sender.label,
+            Held::Receiver(receiver) => receiver.label,
+            _ => 0,
+        }
+    }
+}
+
+/// A received handle as a bare object of this module.
+pub fn to_python(py: Python<'_>, received: Received) -> PyResult<Py<PyAny>> {
+    let label = received.label;
+    Ok(match received.handle {
+        Handle::Sender(sender) => Py::new(py, SenderEnd::bare(sender, label))?.into_any(),
+        Handle::Receiver(receiver) => Py::new(py, ReceiverEnd::bare(receiver, label))?.into_any(),
+        Handle::Memory(region) => Py::new(py, Memory::of(region))?.into_any(),
+        Handle::File(file) => Py::new(py, File::owning(file))?.into_any(),
+    })
+}

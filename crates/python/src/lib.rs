@@ -1,0 +1,60 @@
+//! The extension module `ipc_channel._core`: the transport as Python objects.
+//!
+//! A file a class. This crate converts arguments, releases the GIL around every wait, checks signals, and
+//! maps errors (in `errors.rs`); what channels do is the transport's.
+
+#![deny(unsafe_code)]
+
+use pyo3::prelude::*;
+
+mod codec;
+mod delivery;
+mod errors;
+mod file;
+mod handle;
+mod listener;
+mod memory;
+mod parcel;
+mod process;
+mod receiver_end;
+mod receiver_set;
+mod sender_end;
+mod timeout;
+mod waiter;
+
+/// The transport of ipc_channel as Python objects. Private.
+#[pymodule]
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use delivery::{Delivery, View, decode};
+    #[pymodule_export]
+    use file::File;
+    #[pymodule_export]
+    use listener::{Listener, connect};
+    #[pymodule_export]
+    use memory::Memory;
+    #[pymodule_export]
+    use parcel::{Parcel, Prepared};
+    #[pymodule_export]
+    use process::{
+        adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
+        native_max_inline,
+    };
+    #[pymodule_export]
+    use receiver_end::{Departure, ReceiverEnd, Receiving};
+    #[pymodule_export]
+    use receiver_set::ReceiverSetCore;
+    #[pymodule_export]
+    use sender_end::{SenderEnd, Sending, channel};
+    #[pymodule_export]
+    use waiter::Waiter;
+
+    #[pymodule_export]
+    const LABEL_BYTES: u8 = codec::LABEL_BYTES;
+    #[pymodule_export]
+    const LABEL_TYPED: u8 = codec::LABEL_TYPED;
+    #[pymodule_export]
+    const LABEL_PICKLED: u8 = codec::LABEL_PICKLED;
+}

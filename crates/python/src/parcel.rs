@@ -1,0 +1,173 @@
+//! Messages that are encoded and not yet sent.
+
+use std::sync::Mutex;
+
+use ipc_channel_transport as transport;
+use ipc_channel_transport::{Deadline, Error, HandleRef, Outgoing, RegionView};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::handle::OutgoingHandle;
+use crate::timeout;
+
+/// Bodies from this size on are copied and written without the GIL.
+const LARGE: usize = 64 * 1024;
+
+/// An encoded message that carries more than bytes: a payload, handles in the order of their indices,
+/// and out-of-band buffers.
+#[pyclass(frozen, module = "ipc_channel._core")]
+pub struct Parcel {
+    payload: PyBuffer<u8>,
+    handles: Vec<OutgoingHandle>,
+    buffers: Vec<PyBuffer<u8>>,
+}
+
+#[pymethods]
+impl Parcel {
+    #[new]
+    #[pyo3(signature = (payload, handles = Vec::new(), buffers = Vec::new()))]
+    fn new(
+        payload: PyBuffer<u8>,
+        handles: Vec<OutgoingHandle>,
+        buffers: Vec<PyBuffer<u8>>,
+    ) -> PyResult<Parcel> {
+        if !payload.is_c_contiguous() || buffers.iter().any(|buffer| !contiguous(buffer)) {
+            return Err(PyValueError::new_err("a buffer is not contiguous"));
+        }
+        Ok(Parcel {
+            payload,
+            handles,
+            buffers,
+        })
+    }
+}
+
+fn contiguous(buffer: &PyBuffer<u8>) -> bool {
+    buffer.is_c_contiguous() || buffer.is_fortran_contiguous()
+}
+
+/// What an encoder made of a message.
+pub enum Encoded {
+    /// Plain bytes.
+    Bytes(Py<PyBytes>),
+    /// A buffer that is the message itself.
+    Buffer(PyBuffer<u8>),
+    /// More than bytes.
+    Parcel(Py<Parcel>),
+}
+
+impl Encoded {
+    /// From what a codec's `encode` returned.
+    pub fn new(encoded: Bound<'_, PyAny>) -> PyResult<Encoded> {
+        match encoded.cast_into::<PyBytes>() {
+            Ok(bytes) => Ok(Encoded::Bytes(bytes.unbind())),
+            Err(other) => Ok(Encoded::Parcel(
+                other.into_inner().cast_into::<Parcel>()?.unbind(),
+            )),
+        }
+    }
+
+    /// From a message of a bytes channel.
+    pub fn from_buffer(message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
+        if let Ok(bytes) = message.cast_exact::<PyBytes>() {
+            return Ok(Encoded::Bytes(bytes.clone().unbind()));
+        }
+        let buffer = untyped(message)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyValueError::new_err(
+                "the buffer is not contiguous; send bytes(buffer)",
+            ));
+        }
+        Ok(Encoded::Buffer(buffer))
+    }
+
+    /// Sends it through `sender`, waiting until `deadline`. Returns the payload bytes and handles sent.
+    pub fn publish(
+        &self,
+        py: Python<'_>,
+        sender: &transport::Sender,
+        deadline: Deadline,
+    ) -> PyResult<Result<(u64, u64), Error>> {
+        let none = Vec::new();
+        let (payload, handles, buffers) = match self {
+            Encoded::Bytes(bytes) => (bytes.as_bytes(py), &[][..], &none),
+            Encoded::Buffer(buffer) => (bytes_of(buffer), &[][..], &none),
+            Encoded::Parcel(parcel) => {
+                let parcel = parcel.get();
+                (
+                    bytes_of(&parcel.payload),
+                    &parcel.handles[..],
+                    &parcel.buffers,
+                )
+            }
+        };
+        let handles: Vec<_> = match handles.iter().map(|handle| handle.hold(py)).collect() {
+            Ok(handles) => handles,
+            Err(error) => return Ok(Err(error)),
+        };
+        let parcel = transport::Parcel {
+            payload,
+            buffers: buffers
+                .iter()
+                .map(|buffer| RegionView {
+                    bytes: bytes_of(buffer),
+                    readonly: buffer.readonly(),
+                })
+                .collect(),
+            handles: handles
+                .iter()
+                .map(|held| (held.handle(), held.label()))
+                .collect::<Vec<(HandleRef<'_>, u8)>>(),
+        };
+        let len = payload.len() + parcel.buffers.iter().map(|b| b.bytes.len()).sum::<usize>();
+        let outgoing = if len < LARGE {
+            Outgoing::new(&parcel)
+        } else {
+            py.detach(|| Outgoing::new(&parcel))
+        };
+        let outgoing = match outgoing {
+            Ok(outgoing) => outgoing,
+            Err(error) => return Ok(Err(error)),
+        };
+        let outcome = match sender.publish(&outgoing, timeout::at_once()) {
+            Err(Error::Full) if !deadline.passed() => {
+                timeout::interruptible(py, || sender.publish(&outgoing, deadline))?
+            }
+            outcome => outcome,
+        };
+        Ok(outcome.map(|()| {
+            outgoing.delivered();
+            (len as u64, handles.len() as u64)
+        }))
+    }
+}
+
+/// A buffer of any item type as bytes.
+fn untyped(object: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
+    PyBuffer::<u8>::get(object).or_else(|first| {
+        let py = object.py();
+        let view = pyo3::types::PyMemoryView::from(object).map_err(|_| first)?;
+        let bytes = view.call_method1(pyo3::intern!(py, "cast"), ("B",))?;
+        PyBuffer::<u8>::get(&bytes)
+    })
+}
+
+/// The bytes of a contiguous buffer. Another thread may write to them while they are copied; then that is
+/// what is sent, as with any buffer given to the operating system.
+fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
+    if buffer.len_bytes() == 0 {
+        return &[];
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: the buffer is contiguous (checked when it was taken) and exported, so its memory stays where
+    // it is while `buffer` lives. The bytes are only copied, by system calls or memcpy.
+    unsafe {
+        std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes())
+    }
+}
+
+/// An encoded message that has not been sent. Its handles have not moved.
+#[pyclass(frozen, module = "ipc_channel._core")]
+pub struct Prepared(pub Mutex<Encoded>);

@@ -1,0 +1,109 @@
+//! Ends that come into this process by other ways than messages, and forks.
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use ipc_channel_transport as transport;
+use ipc_channel_transport::{Error, SharedMemory, os, wire};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::errors::{self, Subject};
+use crate::file::File;
+use crate::listener::Listener;
+use crate::memory::Memory;
+use crate::receiver_end::ReceiverEnd;
+use crate::receiver_set::ReceiverSetCore;
+use crate::sender_end::SenderEnd;
+
+/// Takes a descriptor over if `check` likes it; otherwise it stays whose it was.
+fn adopt(
+    py: Python<'_>,
+    fd: RawFd,
+    check: impl FnOnce(BorrowedFd<'_>) -> Result<(), Error>,
+) -> PyResult<OwnedFd> {
+    let raise = |error| errors::raise(py, error, Subject::Other);
+    if fd < 0 {
+        return Err(raise(Error::Protocol(format!(
+            "{fd} is not a file descriptor"
+        ))));
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: borrowed for the check only; the kernel says EBADF for a number that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    check(borrowed).map_err(raise)?;
+    os::descriptor::set_close_on_exec(borrowed).map_err(raise)?;
+    #[allow(unsafe_code)]
+    // SAFETY: the caller gives the descriptor away, and it is open.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes ownership of a sender's descriptor. Raises ProtocolError if it is no channel's socket.
+#[pyfunction]
+pub fn adopt_sender(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<SenderEnd> {
+    let socket = adopt(py, fd, os::descriptor::check_channel_socket)?;
+    let sender = transport::Sender::from_socket(socket);
+    let sender = sender.map_err(|e| errors::raise(py, e, Subject::Sender))?;
+    Ok(SenderEnd::bare(sender, label))
+}
+
+/// Takes ownership of a receiver's descriptor. Raises ProtocolError if it is no channel's socket.
+#[pyfunction]
+pub fn adopt_receiver(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<ReceiverEnd> {
+    let socket = adopt(py, fd, os::descriptor::check_channel_socket)?;
+    let receiver = transport::Receiver::from_socket(socket);
+    let receiver = receiver.map_err(|e| errors::raise(py, e, Subject::Receiver))?;
+    Ok(ReceiverEnd::bare(receiver, label))
+}
+
+/// Takes ownership of a shared memory's descriptor. Raises ProtocolError unless it is sealed.
+#[pyfunction]
+pub fn adopt_memory(py: Python<'_>, fd: RawFd) -> PyResult<Memory> {
+    let file = adopt(py, fd, |fd| {
+        os::descriptor::check_sealed_memory(fd).map(drop)
+    })?;
+    let region = SharedMemory::from_file(file);
+    let region = region.map_err(|e| errors::raise(py, e, Subject::Other))?;
+    Ok(Memory::of(Arc::new(region)))
+}
+
+/// Takes ownership of any descriptor.
+#[pyfunction]
+pub fn adopt_file(py: Python<'_>, fd: RawFd) -> PyResult<File> {
+    Ok(File::owning(adopt(py, fd, |_| Ok(()))?))
+}
+
+/// Changes in every child made by fork.
+#[pyfunction]
+pub fn generation() -> u64 {
+    os::fork::generation()
+}
+
+/// The largest body, in bytes, that travels inside a packet.
+#[pyfunction]
+pub fn native_max_inline() -> usize {
+    wire::native::MAX_INLINE
+}
+
+/// Closes every end that this process inherited through fork, except those in `keep`; how many.
+#[pyfunction]
+pub fn close_inherited(keep: Vec<Bound<'_, PyAny>>) -> PyResult<usize> {
+    let mut ids = Vec::new();
+    for object in keep {
+        if let Ok(sender) = object.cast::<SenderEnd>() {
+            ids.push(sender.get().sender.end().id());
+        } else if let Ok(receiver) = object.cast::<ReceiverEnd>() {
+            ids.push(receiver.get().receiver.end().id());
+        } else if let Ok(set) = object.cast::<ReceiverSetCore>() {
+            ids.extend(set.get().set.ids());
+        } else if let Ok(listener) = object.cast::<Listener>() {
+            ids.push(listener.get().listener.end().id());
+        } else {
+            return Err(PyTypeError::new_err(format!(
+                "close_inherited keeps ends, not {}",
+                object.get_type().repr()?
+            )));
+        }
+    }
+    Ok(transport::close_inherited(&ids))
+}

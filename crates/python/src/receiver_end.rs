@@ -1,0 +1,356 @@
+//! Receiving ends.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipc_channel_transport as transport;
+use ipc_channel_transport::os::descriptor;
+use ipc_channel_transport::os::poll::Interest;
+use ipc_channel_transport::{Deadline, Error, Gone, Message};
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::codec::Plug;
+use crate::errors::{self, Subject};
+use crate::sender_end::{Counters, state_name};
+use crate::timeout;
+use crate::waiter::Waiter;
+
+/// A receiving end. The constructor takes the end out of `source`, which is then closed as converted.
+#[pyclass(subclass, frozen, module = "ipc_channel._core")]
+pub struct ReceiverEnd {
+    pub receiver: transport::Receiver,
+    pub label: u8,
+    codec: Option<Py<PyAny>>,
+    counters: Counters,
+    /// What `recv_many` took and could not return: it comes first next time.
+    kept: Mutex<VecDeque<PyResult<Py<PyAny>>>>,
+}
+
+impl ReceiverEnd {
+    /// An end without a codec.
+    pub fn bare(receiver: transport::Receiver, label: u8) -> ReceiverEnd {
+        ReceiverEnd {
+            receiver,
+            label,
+            codec: None,
+            counters: Counters::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    fn raise(py: Python<'_>, error: Error) -> PyErr {
+        errors::raise(py, error, Subject::Receiver)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<PyResult<Py<PyAny>>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails while something received waits in this object, where a new owner could not get at it.
+    pub fn check_nothing_kept(&self, py: Python<'_>) -> PyResult<()> {
+        if self.kept().is_empty() {
+            return Ok(());
+        }
+        let class = errors::class(py, intern!(py, "EncodeError"))?;
+        Err(PyErr::from_type(
+            class,
+            "this receiver cannot move now: a message or an error that recv_many has already taken \
+             waits for the next recv",
+        ))
+    }
+}
+
+#[pymethods]
+impl ReceiverEnd {
+    #[new]
+    #[pyo3(signature = (source, codec = None, /))]
+    fn new(
+        source: &Bound<'_, ReceiverEnd>,
+        codec: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<ReceiverEnd> {
+        let py = source.py();
+        source.get().check_nothing_kept(py)?;
+        let label = match &codec {
+            Some(codec) => codec.getattr(intern!(py, "label"))?.extract()?,
+            None => source.get().label,
+        };
+        let taken = source.get().receiver.take(Gone::Converted);
+        let mut end = ReceiverEnd::bare(taken.map_err(|e| ReceiverEnd::raise(py, e))?, label);
+        end.codec = codec.map(Bound::unbind);
+        Ok(end)
+    }
+
+    /// Which kind of codec its messages have.
+    #[getter]
+    fn label(&self) -> u8 {
+        self.label
+    }
+
+    /// The codec given to the constructor.
+    #[getter]
+    fn codec(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.codec.as_ref().map(|codec| codec.clone_ref(py))
+    }
+
+    /// Whether this end is closed or was moved.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.receiver.end().gone().is_some()
+    }
+
+    /// "open", or why not: "closed", "sent", "converted", "added", "started".
+    #[getter]
+    fn state(&self) -> &'static str {
+        state_name(self.receiver.end().gone())
+    }
+
+    /// The process at the other side, known only for an end of a one-shot server.
+    #[getter]
+    fn peer_pid(&self) -> Option<u32> {
+        self.receiver.peer_pid()
+    }
+
+    /// Close the end. Senders learn of it at their next send; whoever waits here gets `ClosedError`.
+    /// Closing twice does nothing.
+    fn close(&self) {
+        self.receiver.end().close();
+    }
+
+    /// A file descriptor for `select`, `selectors` and event loops: readable exactly while a message or
+    /// the end of the stream is there. Raises `ClosedError`.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        let fd = self.receiver.end().fileno(Interest::Readable);
+        fd.map_err(|e| ReceiverEnd::raise(py, e))
+    }
+
+    /// A descriptor that is readable like `fileno`'s, and once the end is closed or moved.
+    fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
+        let readiness = self.receiver.end().watch(Interest::Readable);
+        readiness
+            .map(Waiter::of_end)
+            .map_err(|e| ReceiverEnd::raise(py, e))
+    }
+
+    /// Messages, payload bytes and handles received through this object.
+    fn counters(&self) -> (u64, u64, u64) {
+        self.counters.read()
+    }
+
+    /// Set the end aside, to be moved into another process.
+    fn depart(&self, py: Python<'_>) -> PyResult<Departure> {
+        self.check_nothing_kept(py)?;
+        let moving = self
+            .receiver
+            .begin_move()
+            .map_err(|e| ReceiverEnd::raise(py, e))?;
+        Ok(Departure(Mutex::new(Some(moving))))
+    }
+
+    /// A new close-on-exec descriptor of the socket, owned by the caller.
+    fn duplicate_fd(&self, py: Python<'_>) -> PyResult<i32> {
+        let socket = self.receiver.end().socket();
+        let fd = socket.and_then(|socket| descriptor::duplicate(socket.as_fd()));
+        fd.map(IntoRawFd::into_raw_fd)
+            .map_err(|e| ReceiverEnd::raise(py, e))
+    }
+}
+
+/// A receiver on its way to another process: not usable here until `abort`, gone after `commit`.
+#[pyclass(frozen, module = "ipc_channel._core")]
+pub struct Departure(Mutex<Option<transport::Moving>>);
+
+#[pymethods]
+impl Departure {
+    /// The socket, still owned by this object.
+    #[getter]
+    fn fd(&self, py: Python<'_>) -> PyResult<i32> {
+        let moving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let moving = moving
+            .as_ref()
+            .ok_or_else(|| PyValueError::new_err("this departure is over"))?;
+        let socket = moving.socket().map_err(|e| ReceiverEnd::raise(py, e))?;
+        Ok(socket.as_raw_fd())
+    }
+
+    /// It has arrived: close our copy.
+    fn commit(&self) {
+        if let Some(moving) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            moving.commit(Gone::Started);
+        }
+    }
+
+    /// Give the end back to the receiver, untouched.
+    fn abort(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// A receiving end with a codec.
+#[pyclass(subclass, frozen, extends = ReceiverEnd, module = "ipc_channel._core")]
+pub struct Receiving {
+    plug: Plug,
+}
+
+impl Receiving {
+    /// The next message before decoding.
+    fn take(slf: &Bound<'_, Self>, deadline: Deadline) -> PyResult<Result<Message, Error>> {
+        let end = slf.as_super().get();
+        match end.receiver.try_recv() {
+            Err(Error::Empty) if !deadline.passed() => {
+                timeout::interruptible(slf.py(), || end.receiver.recv(deadline))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn decode(slf: &Bound<'_, Self>, message: Message) -> PyResult<Py<PyAny>> {
+        let end = slf.as_super().get();
+        end.counters
+            .count(message.payload.len() as u64, message.handles.len() as u64);
+        slf.get().plug.decode(slf.py(), message)
+    }
+
+    fn next(slf: &Bound<'_, Self>, deadline: Deadline) -> PyResult<Result<Py<PyAny>, Error>> {
+        if let Some(kept) = Receiving::pop_kept(slf) {
+            return kept.map(Ok);
+        }
+        match Receiving::take(slf, deadline)? {
+            Ok(message) => Receiving::decode(slf, message).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn pop_kept(slf: &Bound<'_, Self>) -> Option<PyResult<Py<PyAny>>> {
+        let end = slf.as_super().get();
+        let mut kept = end.kept();
+        let first = kept.pop_front()?;
+        if kept.is_empty() {
+            end.receiver.end().hint(false);
+        }
+        Some(first)
+    }
+
+    fn keep(slf: &Bound<'_, Self>, outcomes: impl Iterator<Item = PyResult<Py<PyAny>>>) {
+        let end = slf.as_super().get();
+        end.kept().extend(outcomes);
+        end.receiver.end().hint(true);
+    }
+}
+
+#[pymethods]
+impl Receiving {
+    #[new]
+    #[pyo3(signature = (source, codec, /))]
+    fn new(
+        source: &Bound<'_, ReceiverEnd>,
+        codec: Bound<'_, PyAny>,
+    ) -> PyResult<PyClassInitializer<Receiving>> {
+        let plug = Plug::new(Some(&codec))?;
+        let base = ReceiverEnd::new(source, Some(codec))?;
+        Ok(PyClassInitializer::from(base).add_subclass(Receiving { plug }))
+    }
+
+    /// Receive the next message, waiting for it `timeout` seconds at most (None: without end).
+    ///
+    /// Raises `RecvTimeout`; `Disconnected` when every sender is gone and everything sent was delivered;
+    /// `DecodeError` or `ProtocolError` for one bad message alone; `TooManyHandles` when this process has
+    /// no room for the message's descriptors (it can be received again); `ClosedError`; `ForkError`.
+    /// Upstream: `IpcReceiver::recv`, `try_recv_timeout`.
+    #[pyo3(signature = (timeout = None))]
+    fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let deadline = timeout::deadline(timeout)?;
+        let expired = |error| {
+            if matches!(error, Error::Empty) {
+                Error::TimedOut
+            } else {
+                error
+            }
+        };
+        Receiving::next(slf, deadline)?.map_err(|e| ReceiverEnd::raise(slf.py(), expired(e)))
+    }
+
+    /// Receive a message if one is there. Raises `Empty` if none is, otherwise as `recv`.
+    /// Upstream: `IpcReceiver::try_recv`.
+    fn try_recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let next = Receiving::next(slf, timeout::at_once())?;
+        next.map_err(|e| ReceiverEnd::raise(slf.py(), e))
+    }
+
+    /// Receive what is there, at least one message and at most `max_messages`, waiting for the first
+    /// `timeout` seconds at most. What precedes a message that cannot be decoded is returned; the next call
+    /// raises. Otherwise raises as `recv`.
+    #[pyo3(signature = (max_messages = None, timeout = None))]
+    fn recv_many(
+        slf: &Bound<'_, Self>,
+        max_messages: Option<isize>,
+        timeout: Option<f64>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let most = match max_messages {
+            None => usize::MAX,
+            Some(most) if most > 0 => most.unsigned_abs(),
+            Some(most) => {
+                return Err(PyValueError::new_err(format!(
+                    "max_messages must be None or at least 1, not {most}"
+                )));
+            }
+        };
+        let mut messages = vec![Receiving::recv(slf, timeout)?];
+        while messages.len() < most {
+            let next = match Receiving::next(slf, timeout::at_once()) {
+                Ok(Ok(message)) => Ok(message),
+                // The end of the stream, a close, an exhausted limit: the next call finds it again.
+                Ok(Err(Error::Protocol(text))) => {
+                    Err(ReceiverEnd::raise(slf.py(), Error::Protocol(text)))
+                }
+                Ok(Err(_)) => break,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(message) => messages.push(message),
+                Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(slf.py()) => {
+                    Receiving::keep(slf, std::iter::once(Err(error)));
+                    break;
+                }
+                // Ctrl-C and its like go out at once; what was received waits for the next call.
+                Err(interrupt) => {
+                    Receiving::keep(slf, messages.into_iter().map(Ok));
+                    return Err(interrupt);
+                }
+            }
+            if messages.len().is_multiple_of(1024) {
+                if let Err(interrupt) = slf.py().check_signals() {
+                    Receiving::keep(slf, messages.into_iter().map(Ok));
+                    return Err(interrupt);
+                }
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Whether a message or the end of the stream is there, waiting for it `timeout` seconds at most.
+    #[pyo3(signature = (timeout = 0.0))]
+    fn poll(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = timeout::deadline(timeout)?;
+        let end = slf.as_super().get();
+        if !end.kept().is_empty() && end.receiver.end().gone().is_none() {
+            return Ok(true);
+        }
+        timeout::interruptible(slf.py(), || end.receiver.poll(deadline))?
+            .map_err(|e| ReceiverEnd::raise(slf.py(), e))
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        match Receiving::next(slf, Deadline::NEVER)? {
+            Ok(message) => Ok(Some(message)),
+            Err(Error::Disconnected) => Ok(None),
+            Err(error) => Err(ReceiverEnd::raise(slf.py(), error)),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Sending ends.
+
+use std::os::fd::IntoRawFd;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipc_channel_transport as transport;
+use ipc_channel_transport::os::descriptor;
+use ipc_channel_transport::os::poll::Interest;
+use ipc_channel_transport::{Deadline, Error, Gone};
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::codec::Plug;
+use crate::errors::{self, Subject};
+use crate::parcel::{Encoded, Prepared};
+use crate::receiver_end::ReceiverEnd;
+use crate::timeout;
+use crate::waiter::Waiter;
+
+/// What went through an end.
+#[derive(Default)]
+pub struct Counters {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    handles: AtomicU64,
+}
+
+impl Counters {
+    pub fn count(&self, bytes: u64, handles: u64) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if handles > 0 {
+            self.handles.fetch_add(handles, Ordering::Relaxed);
+        }
+    }
+
+    pub fn read(&self) -> (u64, u64, u64) {
+        (
+            self.messages.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+            self.handles.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// The name of a state, for Python.
+pub fn state_name(gone: Option<Gone>) -> &'static str {
+    match gone {
+        None => "open",
+        Some(Gone::Closed) => "closed",
+        Some(Gone::Sent) => "sent",
+        Some(Gone::Converted) => "converted",
+        Some(Gone::Added) => "added",
+        Some(Gone::Started) => "started",
+    }
+}
+
+/// A sending end. The constructor takes the end out of `source`, which is then closed as converted.
+#[pyclass(subclass, frozen, module = "ipc_channel._core")]
+pub struct SenderEnd {
+    pub sender: transport::Sender,
+    pub label: u8,
+    codec: Option<Py<PyAny>>,
+    counters: Counters,
+}
+
+impl SenderEnd {
+    /// An end without a codec.
+    pub fn bare(sender: transport::Sender, label: u8) -> SenderEnd {
+        SenderEnd {
+            sender,
+            label,
+            codec: None,
+            counters: Counters::default(),
+        }
+    }
+
+    fn raise(py: Python<'_>, error: Error) -> PyErr {
+        errors::raise(py, error, Subject::Sender)
+    }
+}
+
+#[pymethods]
+impl SenderEnd {
+    #[new]
+    #[pyo3(signature = (source, codec = None, /))]
+    fn new(source: &Bound<'_, SenderEnd>, codec: Option<Bound<'_, PyAny>>) -> PyResult<SenderEnd> {
+        let py = source.py();
+        let label = match &codec {
+            Some(codec) => codec.getattr(pyo3::intern!(py, "label"))?.extract()?,
+            None => source.get().label,
+        };
+        let taken = source.get().sender.take(Gone::Converted);
+        Ok(SenderEnd {
+            sender: taken.map_err(|e| SenderEnd::raise(py, e))?,
+            label,
+            codec: codec.map(Bound::unbind),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Which kind of codec its messages have.
+    #[getter]
+    fn label(&self) -> u8 {
+        self.label
+    }
+
+    /// The codec given to the constructor.
+    #[getter]
+    fn codec(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.codec.as_ref().map(|codec| codec.clone_ref(py))
+    }
+
+    /// Whether this end is closed or was moved.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.sender.end().gone().is_some()
+    }
+
+    /// "open", or why not: "closed", "sent", "converted", "added", "started".
+    #[getter]
+    fn state(&self) -> &'static str {
+        state_name(self.sender.end().gone())
+    }
+
+    /// The process at the other side, known only for an end made by `connect`.
+    #[getter]
+    fn peer_pid(&self) -> Option<u32> {
+        self.sender.peer_pid()
+    }
+
+    /// Close the end. The receiver's stream ends when every sender of it is closed and everything sent
+    /// has been received. Closing twice does nothing.
+    fn close(&self) {
+        self.sender.end().close();
+    }
+
+    /// The socket's file descriptor, writable while there is room. Raises `ClosedError`.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        let socket = self.sender.end().socket();
+        socket
+            .map(|socket| socket.as_raw_fd())
+            .map_err(|e| SenderEnd::raise(py, e))
+    }
+
+    /// A descriptor that is readable while there is room, or once the end is closed or moved.
+    fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
+        let readiness = self.sender.end().watch(Interest::Writable);
+        readiness
+            .map(Waiter::of_end)
+            .map_err(|e| SenderEnd::raise(py, e))
+    }
+
+    /// Another bare end of the same channel.
+    fn clone_end(&self, py: Python<'_>) -> PyResult<SenderEnd> {
+        let twin = self
+            .sender
+            .duplicate()
+            .map_err(|e| SenderEnd::raise(py, e))?;
+        Ok(SenderEnd::bare(twin, self.label))
+    }
+
+    /// Messages, payload bytes and handles sent through this object.
+    fn counters(&self) -> (u64, u64, u64) {
+        self.counters.read()
+    }
+
+    /// A new close-on-exec descriptor of the socket, owned by the caller.
+    fn duplicate_fd(&self, py: Python<'_>) -> PyResult<i32> {
+        let socket = self.sender.end().socket();
+        let fd = socket.and_then(|socket| descriptor::duplicate(socket.as_fd()));
+        fd.map(IntoRawFd::into_raw_fd)
+            .map_err(|e| SenderEnd::raise(py, e))
+    }
+}
+
+/// A sending end with a codec.
+#[pyclass(subclass, frozen, extends = SenderEnd, module = "ipc_channel._core")]
+pub struct Sending {
+    plug: Plug,
+}
+
+#[pymethods]
+impl Sending {
+    #[new]
+    #[pyo3(signature = (source, codec, /))]
+    fn new(
+        source: &Bound<'_, SenderEnd>,
+        codec: Bound<'_, PyAny>,
+    ) -> PyResult<PyClassInitializer<Sending>> {
+        let plug = Plug::new(Some(&codec))?;
+        let base = SenderEnd::new(source, Some(codec))?;
+        Ok(PyClassInitializer::from(base).add_subclass(Sending { plug }))
+    }
+
+    /// Send a message. Senders and receivers inside it move: they are closed here once it is sent, and
+    /// untouched if it is not.
+    ///
+    /// Waits while the channel's socket is full, `timeout` seconds at most (None: without end).
+    /// Raises `EncodeError`, `SendTimeout`, `ReceiverGone`, `ClosedError`, `TooManyHandles`.
+    /// Upstream: `IpcSender::send`.
+    #[pyo3(signature = (message, timeout = None))]
+    fn send(
+        slf: &Bound<'_, Self>,
+        message: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let deadline = timeout::deadline(timeout)?;
+        let encoded = slf.get().plug.encode(message)?;
+        publish(slf, &encoded, deadline)?.map_err(|error| {
+            SenderEnd::raise(
+                slf.py(),
+                if matches!(error, Error::Full) {
+                    Error::TimedOut
+                } else {
+                    error
+                },
+            )
+        })
+    }
+
+    /// Send a message if there is room now. Raises `Full` if there is none, otherwise as `send`.
+    fn try_send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+        let encoded = slf.get().plug.encode(message)?;
+        publish(slf, &encoded, timeout::at_once())?.map_err(|e| SenderEnd::raise(slf.py(), e))
+    }
+
+    /// Send every message of an iterable, in order. An exception that stops it has an attribute `sent`:
+    /// how many messages went before.
+    fn send_many(slf: &Bound<'_, Self>, messages: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut sent = 0u64;
+        let all = || -> PyResult<()> {
+            for message in PyIterator::from_object(messages)? {
+                Sending::send(slf, &message?, None)?;
+                sent += 1;
+                if sent.is_multiple_of(1024) {
+                    slf.py().check_signals()?;
+                }
+            }
+            Ok(())
+        };
+        let mut all = all;
+        let outcome = all();
+        outcome.inspect_err(|error| {
+            // An exception without room for attributes goes without.
+            let _ = error.value(slf.py()).setattr("sent", sent);
+        })
+    }
+
+    /// Wait until nothing that was sent is held in this process, `timeout` seconds at most. Nothing ever
+    /// is: a message is in the channel's socket when `send` returns.
+    #[pyo3(signature = (timeout = None))]
+    fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+        timeout::deadline(timeout)?;
+        let open = slf.as_super().get().sender.end().socket();
+        open.map(drop).map_err(|e| SenderEnd::raise(slf.py(), e))
+    }
+
+    /// Encode a message, to be published later.
+    fn prepare(&self, message: &Bound<'_, PyAny>) -> PyResult<Prepared> {
+        self.plug
+            .encode(message)
+            .map(|encoded| Prepared(Mutex::new(encoded)))
+    }
+
+    /// Publish a prepared message. False when there is no room. Raises as `send`.
+    fn try_publish(slf: &Bound<'_, Self>, prepared: &Prepared) -> PyResult<bool> {
+        let encoded = prepared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match publish(slf, &encoded, timeout::at_once())? {
+            Ok(()) => Ok(true),
+            Err(Error::Full) => Ok(false),
+            Err(e) => Err(SenderEnd::raise(slf.py(), e)),
+        }
+    }
+}
+
+fn publish(
+    slf: &Bound<'_, Sending>,
+    encoded: &Encoded,
+    deadline: Deadline,
+) -> PyResult<Result<(), Error>> {
+    let end = slf.as_super().get();
+    let outcome = encoded.publish(slf.py(), &end.sender, deadline)?;
+    Ok(outcome.map(|(bytes, handles)| end.counters.count(bytes, handles)))
+}
+
+/// Two bare connected ends, labelled as bytes until a codec takes them. Upstream: `ipc::channel`.
+#[pyfunction]
+pub fn channel(py: Python<'_>) -> PyResult<(SenderEnd, ReceiverEnd)> {
+    let (sender, receiver) =
+        transport::channel().map_err(|e| errors::raise(py, e, Subject::Other))?;
+    let label = crate::codec::LABEL_BYTES;
+    Ok((
+        SenderEnd::bare(sender, label),
+        ReceiverEnd::bare(receiver, label),
+    ))
+}

@@ -1,0 +1,343 @@
+//! One end of a connection in this process: open, on the move, or gone; and who waits for it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::os::fork;
+use crate::os::poll::{self, Alarm, Epoll, Interest};
+use crate::sync::{Lock, Locked};
+
+/// Why an end is no longer usable here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It was closed.
+    Closed,
+    /// It was given away inside a message.
+    Sent,
+    /// Another object took it over: an opaque end, or one with another codec.
+    Converted,
+    /// It was moved into a receiver set.
+    Added,
+    /// It was moved into a process that was started.
+    Started,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Arc<OwnedFd>),
+    /// In a message that is being sent: nobody may use it here, and it may yet come back.
+    Moving(Arc<OwnedFd>),
+    Gone(Gone),
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    /// Alarms of the threads that wait for this end.
+    waiting: Vec<Arc<Alarm>>,
+    /// Event loops that wait for it.
+    watching: Vec<Weak<Readiness>>,
+    /// Something is there that the socket does not show: event loops must look.
+    hinted: bool,
+    /// What `fileno` gives out; with the generation that made it.
+    own: Option<(u64, Arc<Readiness>)>,
+}
+
+/// An end. Shared by the object that owns it, the threads that use it, and the registry.
+#[derive(Debug)]
+pub struct End {
+    inner: Lock<Inner>,
+    /// What is waited for instead of the socket itself.
+    behind: Option<Arc<Epoll>>,
+    id: u64,
+    born_in: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+static REGISTRY: Lock<Option<HashMap<u64, Weak<End>>>> = Lock::new(None);
+
+impl End {
+    /// An open end.
+    pub fn new(socket: Arc<OwnedFd>) -> Arc<End> {
+        End::behind(socket, None)
+    }
+
+    /// An open end that is ready when `epoll` is.
+    pub fn behind(socket: Arc<OwnedFd>, epoll: Option<Arc<Epoll>>) -> Arc<End> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let end = Arc::new(End {
+            inner: Lock::new(Inner {
+                state: State::Open(socket),
+                waiting: Vec::new(),
+                watching: Vec::new(),
+                hinted: false,
+                own: None,
+            }),
+            behind: epoll,
+            id,
+            born_in: fork::generation(),
+        });
+        REGISTRY
+            .lock()
+            .get_or_insert_default()
+            .insert(id, Arc::downgrade(&end));
+        end
+    }
+
+    /// The socket, kept open while the caller uses it.
+    pub fn socket(&self) -> Result<Arc<OwnedFd>> {
+        self.inner.lock().open().cloned()
+    }
+
+    /// The socket of an end that its caller is moving.
+    pub fn socket_even_moving(&self) -> Result<Arc<OwnedFd>> {
+        match &self.inner.lock().state {
+            State::Open(socket) | State::Moving(socket) => Ok(socket.clone()),
+            State::Gone(why) => Err(Error::Gone(*why)),
+        }
+    }
+
+    /// Runs `action` on the socket while nobody can move or close the end. It must not wait.
+    pub fn while_open<T>(&self, action: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
+        let inner = self.inner.lock();
+        action(inner.open()?)
+    }
+
+    /// None while it is open.
+    pub fn gone(&self) -> Option<Gone> {
+        match self.inner.lock().state {
+            State::Open(_) => None,
+            State::Moving(_) => Some(Gone::Sent),
+            State::Gone(why) => Some(why),
+        }
+    }
+
+    /// Suspends all use of it, until [`End::finish_move`].
+    pub fn begin_move(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let socket = inner.open()?.clone();
+        inner.state = State::Moving(socket);
+        Ok(())
+    }
+
+    /// Ends what [`End::begin_move`] began: gone for the reason given, or open again.
+    pub fn finish_move(&self, outcome: Option<Gone>) {
+        match outcome {
+            Some(why) => drop(self.leave(why)),
+            None => {
+                let mut inner = self.inner.lock();
+                if let State::Moving(socket) = &inner.state {
+                    inner.state = State::Open(socket.clone());
+                }
+            }
+        }
+    }
+
+    /// Takes the socket out of an open end.
+    pub fn take(&self, why: Gone) -> Result<Arc<OwnedFd>> {
+        self.inner.lock().open()?;
+        self.leave(why)
+    }
+
+    /// Closes it and wakes everybody who waits for it. Does nothing to an end that is gone.
+    pub fn close(&self) {
+        drop(self.leave(Gone::Closed));
+    }
+
+    fn leave(&self, why: Gone) -> Result<Arc<OwnedFd>> {
+        let mut inner = self.inner.lock();
+        let socket = match std::mem::replace(&mut inner.state, State::Gone(why)) {
+            State::Open(socket) | State::Moving(socket) => socket,
+            State::Gone(earlier) => {
+                inner.state = State::Gone(earlier);
+                return Err(Error::Gone(earlier));
+            }
+        };
+        for alarm in inner.waiting.drain(..) {
+            alarm.ring();
+        }
+        // In a forked child the epoll is the parent's, and so are its registrations.
+        let ours = self.born_in == fork::generation();
+        for readiness in inner.watching.drain(..).filter_map(|weak| weak.upgrade()) {
+            if ours {
+                readiness.epoll.remove(socket.as_fd());
+            }
+            readiness.alarm.ring();
+        }
+        inner.own = None;
+        Ok(socket)
+    }
+
+    /// Waits until the socket is ready, the end is closed, the deadline passes or a signal arrives.
+    /// Returns also when another thread was faster: look, then wait again.
+    pub fn wait(&self, interest: Interest, deadline: Deadline) -> Result<()> {
+        let watched = |socket: &Arc<OwnedFd>| match &self.behind {
+            Some(epoll) => Watched::Epoll(epoll.clone()),
+            None => Watched::Socket(socket.clone()),
+        };
+        let Ok(alarm) = poll::thread_alarm() else {
+            // No descriptor is left for an alarm: look for a close now and then.
+            let slice = std::time::Duration::from_millis(50);
+            let watched = watched(&self.socket()?);
+            let left = deadline.remaining().unwrap_or(slice).min(slice);
+            return match poll::wait(&[(watched.as_fd(), interest)], Deadline::after(left)) {
+                Err(Error::TimedOut) if !deadline.passed() => Ok(()),
+                outcome => outcome,
+            };
+        };
+        let watched = {
+            let mut inner = self.inner.lock();
+            let watched = watched(inner.open()?);
+            inner.waiting.push(alarm.clone());
+            watched
+        };
+        let outcome = poll::wait(
+            &[
+                (watched.as_fd(), interest),
+                (alarm.as_fd(), Interest::Readable),
+            ],
+            deadline,
+        );
+        let mut inner = self.inner.lock();
+        match inner.waiting.iter().position(|a| Arc::ptr_eq(a, &alarm)) {
+            Some(place) => drop(inner.waiting.swap_remove(place)),
+            // Whoever closed the end took it from the list and rang it, under this same lock.
+            None => drop(alarm.silence()),
+        }
+        inner.open()?;
+        outcome
+    }
+
+    /// A descriptor for an event loop, which stays valid while the returned value lives.
+    pub fn watch(&self, interest: Interest) -> Result<Arc<Readiness>> {
+        let mut inner = self.inner.lock();
+        inner.watch(self.behind.as_deref(), interest)
+    }
+
+    /// The end's own descriptor for event loops, closed with it.
+    pub fn fileno(&self, interest: Interest) -> Result<RawFd> {
+        let generation = fork::generation();
+        let mut inner = self.inner.lock();
+        match &inner.own {
+            Some((made_in, readiness)) if *made_in == generation => Ok(readiness.raw()),
+            _ => {
+                let readiness = inner.watch(self.behind.as_deref(), interest)?;
+                let fd = readiness.raw();
+                inner.own = Some((generation, readiness));
+                Ok(fd)
+            }
+        }
+    }
+
+    /// Makes the end look ready to event loops, or no longer.
+    pub fn hint(&self, ready: bool) {
+        let mut inner = self.inner.lock();
+        if inner.hinted == ready || inner.open().is_err() {
+            return;
+        }
+        inner.hinted = ready;
+        for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
+            if ready {
+                readiness.alarm.ring();
+            } else {
+                readiness.alarm.silence();
+            }
+        }
+    }
+
+    /// Its number in this process, for [`close_inherited`].
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// What a wait is for, kept open meanwhile.
+enum Watched {
+    Socket(Arc<OwnedFd>),
+    Epoll(Arc<Epoll>),
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Watched::Socket(socket) => socket.as_fd(),
+            Watched::Epoll(epoll) => epoll.as_fd(),
+        }
+    }
+}
+
+impl Inner {
+    fn open(&self) -> Result<&Arc<OwnedFd>> {
+        match &self.state {
+            State::Open(socket) => Ok(socket),
+            State::Moving(_) => Err(Error::Gone(Gone::Sent)),
+            State::Gone(why) => Err(Error::Gone(*why)),
+        }
+    }
+
+    fn watch(&mut self, behind: Option<&Epoll>, interest: Interest) -> Result<Arc<Readiness>> {
+        let socket = self.open()?;
+        let watched = behind.map_or(socket.as_fd(), |epoll| epoll.as_fd());
+        let readiness = Readiness {
+            epoll: Epoll::new()?,
+            alarm: Alarm::new()?,
+        };
+        readiness.epoll.add(watched, 0, interest)?;
+        readiness
+            .epoll
+            .add(readiness.alarm.as_fd(), 1, Interest::Readable)?;
+        if self.hinted {
+            readiness.alarm.ring();
+        }
+        let readiness = Arc::new(readiness);
+        self.watching.retain(|weak| weak.strong_count() > 0);
+        self.watching.push(Arc::downgrade(&readiness));
+        Ok(readiness)
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(ends) = &mut *REGISTRY.lock() {
+            ends.remove(&self.id);
+        }
+    }
+}
+
+/// A descriptor that is readable while an end is ready for what is waited for, or gone.
+#[derive(Debug)]
+pub struct Readiness {
+    epoll: Epoll,
+    alarm: Alarm,
+}
+
+impl Readiness {
+    /// Its number.
+    pub fn raw(&self) -> RawFd {
+        self.epoll.as_fd().as_raw_fd()
+    }
+}
+
+/// Closes every end that this process has from before its fork, except those with the ids in `keep`.
+/// Returns how many were closed.
+pub fn close_inherited(keep: &[u64]) -> usize {
+    let now = fork::generation();
+    let inherited: Vec<Arc<End>> = {
+        let registry: Locked<'_, _> = REGISTRY.lock();
+        registry
+            .iter()
+            .flatten()
+            .filter_map(|(_, end)| end.upgrade())
+            .collect()
+    };
+    inherited
+        .iter()
+        .filter(|end| end.born_in != now && end.gone().is_none() && !keep.contains(&end.id))
+        .map(|end| end.close())
+        .count()
+}

@@ -1,0 +1,33 @@
+//! Bytes and handles between processes: unidirectional, FIFO, with ends that travel inside messages.
+//!
+//! This crate knows nothing of Python and nothing of codecs: a message is a payload, some out-of-band
+//! buffers and some handles. Dependencies inside it point down:
+//! ends and sets → wire → os. Every system call is in [`os`].
+
+#![deny(unsafe_code)]
+
+pub mod deadline;
+pub mod end;
+pub mod error;
+pub mod fd_chain;
+pub mod message;
+pub mod one_shot;
+pub mod receiver;
+pub mod receiver_set;
+pub mod sender;
+pub mod shared_memory;
+pub mod sync;
+pub mod wire;
+
+#[allow(unsafe_code)] // The one folder that speaks to the kernel; each block has its argument.
+pub mod os;
+
+pub use deadline::Deadline;
+pub use end::{End, Gone, Readiness, close_inherited};
+pub use error::{ConnectFailure, Error, Result};
+pub use message::{Body, Handle, HandleRef, Message, Parcel, Received, RegionView};
+pub use one_shot::{Listener, connect};
+pub use receiver::{Moving, Receiver};
+pub use receiver_set::{Event, ReceiverSet};
+pub use sender::{Outgoing, Sender, channel};
+pub use shared_memory::SharedMemory;

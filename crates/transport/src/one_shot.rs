@@ -1,0 +1,355 @@
+//! A meeting point for two processes that share nothing yet.
+//!
+//! A server is a listening socket. By default it is bound in a fresh private directory, opened by its
+//! O_PATH descriptor, and unlinked at once: nothing can stay behind, and only this user's processes can
+//! pass through `/proc/PID/fd/N` to it. For a client of another user it is bound in the abstract
+//! namespace. The name carries a nonce, because descriptor numbers are used again.
+//!
+//! Invariant: at most one honest client is connected at a time. Before it connects, a client binds its own
+//! socket to an abstract name made of the nonce; the kernel lets one socket have it and frees it with the
+//! socket's last duplicate. So a client that cannot be served is told so, and loses nothing.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::deadline::Deadline;
+use crate::end::End;
+use crate::error::{ConnectFailure, Error, Result};
+use crate::message::Message;
+use crate::os::poll::{self, Epoll, Interest};
+use crate::os::{process, socket};
+use crate::receiver::{self, Receiver};
+use crate::sender::Sender;
+use crate::sync::Lock;
+
+const BACKLOG: i32 = 128;
+/// The kernel's limit on a socket's path; a longer name is nobody's.
+const MAX_NAME: usize = 107;
+
+/// A one-shot server's socket and the clients that have not said anything yet.
+#[derive(Debug)]
+pub struct Listener {
+    end: Arc<End>,
+    // Readable when a client connects or speaks.
+    news: Arc<Epoll>,
+    name: String,
+    allow_uid: Option<u32>,
+    // Keeps the name reachable, and so "served already" apart from "no such server".
+    place: Lock<Option<OwnedFd>>,
+    clients: Lock<Vec<Receiver>>,
+}
+
+impl Listener {
+    /// Starts listening. With `allow_uid`, that user's processes may connect as well.
+    pub fn new(allow_uid: Option<u32>) -> Result<Listener> {
+        let listening = new_socket()?;
+        let nonce = new_nonce()?;
+        let (name, place) = match allow_uid {
+            None => {
+                let place = bind_privately(&listening, &nonce)?;
+                let pid = std::process::id();
+                let name = format!("/proc/{pid}/fd/{}#{nonce}", place.as_raw_fd());
+                (name, Some(place))
+            }
+            Some(_) => {
+                let name = format!("@ipc-channel-{}-{nonce}", process::effective_user());
+                let address = SocketAddrUnix::new_abstract_name(&name.as_bytes()[1..])
+                    .map_err(|e| Error::kernel("bind", e))?;
+                rustix::net::bind(&listening, &address).map_err(|e| Error::kernel("bind", e))?;
+                (name, None)
+            }
+        };
+        rustix::net::listen(&listening, BACKLOG).map_err(|e| Error::kernel("listen", e))?;
+        let news = Arc::new(Epoll::new()?);
+        news.add(listening.as_fd(), 0, Interest::Readable)?;
+        Ok(Listener {
+            end: End::behind(Arc::new(listening), Some(news.clone())),
+            news,
+            name,
+            allow_uid,
+            place: Lock::new(place),
+            clients: Lock::new(Vec::new()),
+        })
+    }
+
+    /// What a client needs to know.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A client's connection and its first message. Clients that leave without one, send something else,
+    /// or are of a user who may not, are turned away unseen.
+    pub fn accept(&self, deadline: Deadline) -> Result<(Receiver, Message)> {
+        loop {
+            self.admit_clients()?;
+            if let Some(served) = self.first_message()? {
+                return Ok(served);
+            }
+            self.end.wait(Interest::Readable, deadline)?;
+        }
+    }
+
+    fn admit_clients(&self) -> Result<()> {
+        self.end.while_open(|listening| {
+            loop {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                match rustix::net::accept_with(listening, flags) {
+                    Ok(client) => {
+                        if let Some(peer) = receiver::admit(&client, self.allow_uid)? {
+                            self.news.add(client.as_fd(), 0, Interest::Readable)?;
+                            let client = Receiver::accepted(client, peer.pid)?;
+                            self.clients.lock().push(client);
+                        }
+                    }
+                    Err(Errno::AGAIN) => return Ok(()),
+                    Err(Errno::INTR | Errno::CONNABORTED) => {}
+                    Err(e) => return Err(Error::kernel("accept", e)),
+                }
+            }
+        })
+    }
+
+    fn first_message(&self) -> Result<Option<(Receiver, Message)>> {
+        let mut clients = self.clients.lock();
+        let mut at = 0;
+        while let Some(client) = clients.get(at) {
+            match client.try_recv() {
+                Ok(message) => {
+                    let client = clients.swap_remove(at);
+                    self.news.remove(client.end().socket()?.as_fd());
+                    return Ok(Some((client, message)));
+                }
+                Err(Error::Empty) => at += 1,
+                Err(Error::Disconnected | Error::Protocol(_)) => {
+                    let client = clients.swap_remove(at);
+                    self.news.remove(client.end().socket()?.as_fd());
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A client has been served: no other will be. The name stays known until [`Listener::close`].
+    pub fn served(&self) {
+        self.end.close();
+        self.clients.lock().clear();
+    }
+
+    /// Ends it.
+    pub fn close(&self) {
+        self.served();
+        *self.place.lock() = None;
+    }
+
+    /// Its state.
+    pub fn end(&self) -> &Arc<End> {
+        &self.end
+    }
+}
+
+fn new_socket() -> Result<OwnedFd> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|e| Error::kernel("socket", e))
+}
+
+fn new_nonce() -> Result<String> {
+    let mut bytes = [0u8; 12];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::kernel("getrandom", e))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Binds in a directory of our own and unlinks everything. Returns the way to it.
+fn bind_privately(listening: &OwnedFd, nonce: &str) -> Result<OwnedFd> {
+    let io = |call: &'static str| move |source| Error::Kernel { call, source };
+    let directory = std::env::temp_dir().join(format!("ipc-channel-{nonce}"));
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&directory)
+        .map_err(io("mkdir"))?;
+    let cleared = Unlinked {
+        directory: &directory,
+        nonce,
+    };
+    // Through the directory's descriptor: the temporary directory's own path may exceed a socket's limit.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&directory, flags | OFlags::DIRECTORY, Mode::empty())
+        .map_err(|e| Error::kernel("open", e))?;
+    let path = format!("/proc/self/fd/{}/{nonce}", opened.as_raw_fd());
+    let address = SocketAddrUnix::new(path).map_err(|e| Error::kernel("bind", e))?;
+    rustix::net::bind(listening, &address).map_err(|e| Error::kernel("bind", e))?;
+    let place = rustix::fs::openat(&opened, nonce, flags | OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|e| Error::kernel("open", e))?;
+    drop(cleared);
+    Ok(place)
+}
+
+struct Unlinked<'a> {
+    directory: &'a Path,
+    nonce: &'a str,
+}
+
+impl Drop for Unlinked<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.directory.join(self.nonce));
+        let _ = fs::remove_dir(self.directory);
+    }
+}
+
+/// A server's name, taken apart.
+struct Place {
+    address: SocketAddrUnix,
+    nonce: String,
+    /// The user who must be listening there; None: the path admits nobody else.
+    owner: Option<u32>,
+}
+
+impl Place {
+    fn parse(name: &str) -> std::result::Result<Place, ConnectFailure> {
+        let not = |why: &str| ConnectFailure::NotAName(why.into());
+        if name.len() > MAX_NAME {
+            return Err(ConnectFailure::NotAName(format!(
+                "it is {} bytes long, and {MAX_NAME} are the most",
+                name.len()
+            )));
+        }
+        let fits =
+            |nonce: &str| nonce.len() == 24 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(abstract_name) = name.strip_prefix('@') {
+            let mut parts = abstract_name
+                .strip_prefix("ipc-channel-")
+                .ok_or_else(|| not("after the @ it should go on with ipc-channel-"))?
+                .splitn(2, '-');
+            let owner = parts.next().and_then(|uid| uid.parse().ok());
+            let nonce = parts.next().filter(|nonce| fits(nonce));
+            let (Some(owner), Some(nonce)) = (owner, nonce) else {
+                return Err(not("its parts are not a user id and a nonce"));
+            };
+            return Ok(Place {
+                address: SocketAddrUnix::new_abstract_name(abstract_name.as_bytes())
+                    .map_err(|e| ConnectFailure::Other(e.into()))?,
+                nonce: nonce.into(),
+                owner: Some(owner),
+            });
+        }
+        let Some((path, nonce)) = name.rsplit_once('#').filter(|(_, nonce)| fits(nonce)) else {
+            return Err(not("it should be what a server's .name gave"));
+        };
+        Ok(Place {
+            address: SocketAddrUnix::new(PathBuf::from(path))
+                .map_err(|e| ConnectFailure::Other(e.into()))?,
+            nonce: nonce.into(),
+            owner: None,
+        })
+    }
+
+    /// One attempt, never waiting.
+    fn attempt(&self, socket: &OwnedFd) -> Attempt {
+        match rustix::net::connect(socket, &self.address) {
+            Ok(()) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {
+                return Attempt::Again(ConnectFailure::AnotherClient);
+            }
+            Err(Errno::CONNREFUSED) if self.exists() => {
+                return Attempt::Failed(ConnectFailure::ServedAlready);
+            }
+            Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR | Errno::PROTOTYPE) => {
+                return Attempt::Failed(ConnectFailure::NoSuchServer);
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Attempt::Failed(ConnectFailure::AnotherUser);
+            }
+            Err(e) => return Attempt::Failed(ConnectFailure::Other(e.into())),
+        }
+        match self.owner {
+            // An abstract name is anybody's once its owner is gone.
+            Some(owner) if process::peer_of(socket.as_fd()).is_ok_and(|peer| peer.uid == owner) => {
+                Attempt::Connected
+            }
+            None if self.is_where(socket) => Attempt::Connected,
+            _ => Attempt::Failed(ConnectFailure::NoSuchServer),
+        }
+    }
+
+    /// The descriptor number may be another server's by now; the address it was bound to tells.
+    fn is_where(&self, socket: &OwnedFd) -> bool {
+        rustix::net::getpeername(socket)
+            .ok()
+            .flatten()
+            .and_then(|address| SocketAddrUnix::try_from(address).ok())
+            .and_then(|address| Some(address.path_bytes()?.ends_with(self.nonce.as_bytes())))
+            .unwrap_or(false)
+    }
+
+    /// Whether what refused the connection is this server, which then has stopped listening.
+    fn exists(&self) -> bool {
+        self.address
+            .path_bytes()
+            .and_then(|path| std::str::from_utf8(path).ok())
+            .and_then(|path| fs::read_link(path).ok())
+            .is_some_and(|target| target.to_string_lossy().contains(&self.nonce))
+    }
+}
+
+enum Attempt {
+    Connected,
+    Again(ConnectFailure),
+    Failed(ConnectFailure),
+}
+
+/// Connects to the server with that name, waiting until the deadline while another client is in the way.
+/// The caller deals with [`Error::Interrupted`] by calling again.
+pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let failed = |why| Error::Connect {
+        name: name.into(),
+        why,
+    };
+    let place = Place::parse(name).map_err(failed)?;
+    let seat = format!("ipc-channel-{}-client", place.nonce);
+    let seat =
+        SocketAddrUnix::new_abstract_name(seat.as_bytes()).map_err(|e| Error::kernel("bind", e))?;
+    loop {
+        let socket = new_socket()?;
+        let attempt = match rustix::net::bind(&socket, &seat) {
+            Ok(()) => place.attempt(&socket),
+            // Somebody sits there. A connection that says nothing does no harm and tells whether the
+            // server still listens.
+            Err(Errno::ADDRINUSE) => match place.attempt(&socket) {
+                Attempt::Connected => Attempt::Again(ConnectFailure::AnotherClient),
+                other => other,
+            },
+            Err(e) => return Err(Error::kernel("bind", e)),
+        };
+        match attempt {
+            Attempt::Connected => {
+                socket::shut_for_reading(socket.as_fd())?;
+                return Sender::connected(socket);
+            }
+            Attempt::Failed(why) => return Err(failed(why)),
+            Attempt::Again(why) if deadline.passed() => return Err(failed(why)),
+            Attempt::Again(_) => {
+                drop(socket);
+                let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+                match poll::wait(&[], Deadline::after(pause)) {
+                    Ok(()) | Err(Error::TimedOut) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Descriptors from a peer: what they are is asked before anything is done with them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::SealFlags;
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::error::{Error, Result};
+
+/// A second descriptor of the same open file, close-on-exec.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|e| Error::kernel("fcntl(F_DUPFD_CLOEXEC)", e))
+}
+
+/// An inherited descriptor must not be inherited further.
+pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|e| Error::kernel("fcntl(F_SETFD)", e))
+}
+
+/// Fails unless `fd` is a Unix seqpacket socket that is not listening.
+pub fn check_channel_socket(fd: BorrowedFd<'_>) -> Result<()> {
+    let socket = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+        && sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::SEQPACKET)
+        && sockopt::socket_acceptconn(fd).is_ok_and(|listening| !listening);
+    if socket {
+        Ok(())
+    } else {
+        Err(Error::Protocol(
+            "the descriptor of a channel's end is not a channel's socket".into(),
+        ))
+    }
+}
+
+/// What a sealed memory file is.
+#[derive(Clone, Copy, Debug)]
+pub struct SealedMemory {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Nobody can write to it.
+    pub frozen: bool,
+    /// Every page of it exists: the sender has paid for what it says it sent.
+    pub whole: bool,
+}
+
+/// Fails unless `fd` is memory that nobody can shrink. Seals are asked first: only a memfd has them, and
+/// `fstat` on a file of a hostile FUSE server can hang.
+pub fn check_sealed_memory(fd: BorrowedFd<'_>) -> Result<SealedMemory> {
+    let refuse = |what: &str| {
+        Err(Error::Protocol(format!(
+            "shared memory from the peer {what}"
+        )))
+    };
+    let Ok(seals) = rustix::fs::fcntl_get_seals(fd) else {
+        return refuse("is not a memory file");
+    };
+    if !seals.contains(SealFlags::SHRINK) {
+        return refuse("is not sealed against shrinking");
+    }
+    let stat = rustix::fs::fstat(fd).map_err(|e| Error::kernel("fstat", e))?;
+    // Huge pages make lengths and faults behave differently; nothing of ours makes them.
+    const HUGETLBFS_MAGIC: u64 = 0x958458f6;
+    let system = rustix::fs::fstatfs(fd).map_err(|e| Error::kernel("fstatfs", e))?;
+    if system.f_type as u64 == HUGETLBFS_MAGIC {
+        return refuse("consists of huge pages");
+    }
+    let size = stat.st_size.max(0) as u64;
+    Ok(SealedMemory {
+        size,
+        frozen: seals.contains(SealFlags::WRITE),
+        whole: (stat.st_blocks.max(0) as u64).saturating_mul(512) >= size,
+    })
+}
+
+/// Closes descriptors of unknown kind: on a thread of its own, because closing a TCP socket that lingers
+/// can block for as long as its sender chose. Ours are closed at once.
+pub fn close_unknown(fds: Vec<OwnedFd>) {
+    let (ours, unknown): (Vec<_>, Vec<_>) = fds.into_iter().partition(|fd| {
+        check_channel_socket(fd.as_fd()).is_ok() || rustix::fs::fcntl_get_seals(fd).is_ok()
+    });
+    drop(ours);
+    if !unknown.is_empty() {
+        // If no thread can be had, the closure is dropped, and the descriptors are closed here.
+        let _ = std::thread::Builder::new()
+            .name("ipc-channel-close".into())
+            .spawn(move || drop(unknown));
+    }
+}

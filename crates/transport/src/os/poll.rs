@@ -1,0 +1,169 @@
+//! Waiting: for sockets, and for another thread of this process that closes what is waited for.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::os::fork;
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// A message or the end of the stream.
+    Readable,
+    /// Room, or the end of the receiver.
+    Writable,
+}
+
+/// A counter that wakes whoever polls it.
+#[derive(Debug)]
+pub struct Alarm(OwnedFd);
+
+impl Alarm {
+    /// A silent one.
+    pub fn new() -> Result<Alarm> {
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map(Alarm)
+            .map_err(|e| Error::kernel("eventfd", e))
+    }
+
+    /// Rings until silenced.
+    pub fn ring(&self) {
+        // EAGAIN: the counter is at its maximum, so it is ringing already.
+        let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
+    }
+
+    /// Silences it; whether it had been ringing.
+    pub fn silence(&self) -> bool {
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0u8; 8])).is_ok()
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+thread_local! {
+    // With the generation: a fork's child shares the descriptor, so it must make its own.
+    static MINE: RefCell<Option<(u64, Arc<Alarm>)>> = const { RefCell::new(None) };
+}
+
+/// This thread's alarm, made at its first wait: one descriptor a waiting thread, none an end.
+pub fn thread_alarm() -> Result<Arc<Alarm>> {
+    MINE.with(|mine| {
+        let mut mine = mine.borrow_mut();
+        let generation = fork::generation();
+        if let Some((made_in, alarm)) = &*mine {
+            if *made_in == generation {
+                return Ok(alarm.clone());
+            }
+        }
+        let alarm = Arc::new(Alarm::new()?);
+        *mine = Some((generation, alarm.clone()));
+        Ok(alarm)
+    })
+}
+
+/// Waits until one of `fds` is ready, the deadline passes ([`Error::TimedOut`]) or a signal arrives
+/// ([`Error::Interrupted`]). Exact below a millisecond.
+pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<()> {
+    let mut polled: Vec<PollFd<'_>> = fds
+        .iter()
+        .map(|(fd, interest)| {
+            PollFd::from_borrowed_fd(
+                *fd,
+                match interest {
+                    Interest::Readable => PollFlags::IN,
+                    Interest::Writable => PollFlags::OUT,
+                },
+            )
+        })
+        .collect();
+    loop {
+        let left = deadline.remaining().map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match rustix::event::poll(&mut polled, left.as_ref()) {
+            // The kernel's timer may round down: look at the clock before saying so.
+            Ok(0) if deadline.passed() => return Err(Error::TimedOut),
+            Ok(0) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(Error::kernel("poll", e)),
+        }
+    }
+}
+
+/// Whether `fd` is ready now.
+pub fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> Result<bool> {
+    match wait(&[(fd, interest)], Deadline::after(Default::default())) {
+        Ok(()) => Ok(true),
+        Err(Error::TimedOut) => Ok(false),
+        // A poll that does not wait is interrupted only before it looks.
+        Err(Error::Interrupted) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Many descriptors behind one, each with a token.
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// An empty one.
+    pub fn new() -> Result<Epoll> {
+        epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map(Epoll)
+            .map_err(|e| Error::kernel("epoll_create1", e))
+    }
+
+    /// Watches `fd`, level-triggered.
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<()> {
+        let flags = match interest {
+            Interest::Readable => epoll::EventFlags::IN,
+            Interest::Writable => epoll::EventFlags::OUT,
+        };
+        epoll::add(&self.0, fd, epoll::EventData::new_u64(token), flags).map_err(|e| match e {
+            Errno::NOSPC => Error::TooManyHandles(
+                "epoll_ctl: this user watches too many descriptors (fs.epoll.max_user_watches)"
+                    .into(),
+            ),
+            e => Error::kernel("epoll_ctl", e),
+        })
+    }
+
+    /// Stops watching `fd`. Needed before closing it: a duplicate in another process keeps it registered.
+    pub fn remove(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// The tokens that are ready now, at most `most`; the kernel rotates them from call to call.
+    pub fn ready(&self, most: usize) -> Result<Vec<u64>> {
+        let mut events = Vec::with_capacity(most);
+        match epoll::wait(
+            &self.0,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        ) {
+            Ok(_) => Ok(events.iter().map(|event| event.data.u64()).collect()),
+            Err(Errno::INTR) => Ok(Vec::new()),
+            Err(e) => Err(Error::kernel("epoll_wait", e)),
+        }
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

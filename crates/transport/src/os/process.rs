@@ -1,0 +1,145 @@
+//! Who we are, who a peer is, and which process uses a receiver that a fork has shared.
+
+use std::os::fd::BorrowedFd;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::os::fork;
+use crate::sync::Lock;
+
+/// Process and user at the other side of a connection, as they were when it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Process id.
+    pub pid: u32,
+    /// User id.
+    pub uid: u32,
+}
+
+/// The kernel's word on who made the other end.
+pub fn peer_of(socket: BorrowedFd<'_>) -> Result<Peer> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)
+        .map_err(|e| Error::kernel("getsockopt(SO_PEERCRED)", e))?;
+    Ok(Peer {
+        pid: credentials.pid.as_raw_nonzero().get().unsigned_abs(),
+        uid: credentials.uid.as_raw(),
+    })
+}
+
+/// The user whose rights this process has.
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+const MOVED: u64 = 1 << 32;
+const SLOTS_A_PAGE: usize = 4096 / size_of::<AtomicU64>();
+
+/// A word that every process sees which holds the same receiver through a fork.
+///
+/// Range: 0 (nobody has received yet), a process id, or a process id with [`MOVED`]. Written by
+/// compare-and-swap only: 0 → id at the first receive; id → id|MOVED before the receiver leaves, and
+/// back if the leaving fails. Never reset: whoever finds another's id there may not receive.
+#[derive(Debug)]
+pub struct Claim {
+    word: &'static AtomicU64,
+    forks_at_birth: u64,
+}
+
+#[derive(Debug)]
+struct Slots {
+    free: Vec<&'static AtomicU64>,
+}
+
+static SLOTS: Lock<Slots> = Lock::new(Slots { free: Vec::new() });
+
+impl Claim {
+    /// A fresh unclaimed word.
+    pub fn new() -> Result<Claim> {
+        let mut slots = SLOTS.lock();
+        let word = match slots.free.pop() {
+            Some(word) => word,
+            None => {
+                slots.free.extend(map_slots()?);
+                // A page holds hundreds of words: there is one.
+                slots.free.pop().ok_or(Error::Empty)?
+            }
+        };
+        word.store(0, Ordering::Relaxed);
+        Ok(Claim {
+            word,
+            forks_at_birth: fork::forks_begun(),
+        })
+    }
+
+    /// Takes the receiver for this process, or says whose it is.
+    pub fn take(&self) -> Result<()> {
+        let me = u64::from(std::process::id());
+        match self.word.load(Ordering::Acquire) {
+            owner if owner == me => Ok(()),
+            0 => match self
+                .word
+                .compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => Ok(()),
+                Err(owner) => Err(foreign(owner)),
+            },
+            owner => Err(foreign(owner)),
+        }
+    }
+
+    /// The receiver is about to leave this process: nobody may receive through what a fork has kept.
+    pub fn mark_moved(&self) -> Result<()> {
+        self.take()?;
+        let me = u64::from(std::process::id());
+        match self
+            .word
+            .compare_exchange(me, me | MOVED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => Ok(()),
+            Err(owner) => Err(foreign(owner)),
+        }
+    }
+
+    /// It did not leave after all.
+    pub fn unmark_moved(&self) {
+        let me = u64::from(std::process::id());
+        // Fails only if this process never marked it; then there is nothing to restore.
+        let _ = self
+            .word
+            .compare_exchange(me | MOVED, me, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A word may serve another receiver only if no fork can have kept a receiver that looks at it.
+        if fork::forks_begun() == self.forks_at_birth {
+            SLOTS.lock().free.push(self.word);
+        }
+    }
+}
+
+fn foreign(owner: u64) -> Error {
+    Error::Forked {
+        what: "this receiver",
+        owner: (owner & (MOVED - 1)) as u32,
+    }
+}
+
+fn map_slots() -> Result<impl Iterator<Item = &'static AtomicU64>> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    // SAFETY: a fresh shared mapping at an address of the kernel's choice, never unmapped.
+    let page = unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            4096,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+        )
+    }
+    .map_err(|e| Error::kernel("mmap", e))?
+    .cast::<AtomicU64>();
+    // SAFETY: the page is aligned, zeroed and lives for ever; each index is inside it.
+    Ok((0..SLOTS_A_PAGE).map(move |index| unsafe { &*page.add(index) }))
+}

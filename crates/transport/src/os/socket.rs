@@ -1,0 +1,275 @@
+//! Sequenced-packet Unix sockets: whole packets, with descriptors beside the bytes.
+//!
+//! Sending and receiving use libc and not rustix: a hostile peer that holds a duplicate of our socket can
+//! switch on control messages of its choice (SO_PASSPIDFD installs a descriptor with every packet), and
+//! what is not parsed would leak. So every control message is looked at here.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+
+use crate::error::{Error, Result};
+
+/// The kernel's limit on descriptors in one packet (SCM_MAX_FD).
+pub const MAX_FDS_A_PACKET: usize = 253;
+
+// Room for the descriptors and for every other control message a socket of this kind can produce.
+const CONTROL_LEN: usize = 2048;
+const SCM_PIDFD: libc::c_int = 4;
+
+#[repr(C, align(16))]
+struct Control([MaybeUninit<u8>; CONTROL_LEN]);
+
+/// Two connected sockets: the first for a sender, the second for a receiver.
+///
+/// The sender's is shut for reading: a receiver cannot send back, and the kernel's socket diagnosis shows
+/// which end is which.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let (sender, receiver) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|e| Error::kernel("socketpair", e))?;
+    shut_for_reading(sender.as_fd())?;
+    Ok((sender, receiver))
+}
+
+/// Marks a connected socket as a sender's.
+pub fn shut_for_reading(socket: BorrowedFd<'_>) -> Result<()> {
+    match rustix::net::shutdown(socket, Shutdown::Read) {
+        // The other side is gone already: there is nothing left to shut.
+        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+        Err(e) => Err(Error::kernel("shutdown", e)),
+    }
+}
+
+/// How a packet fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the receiver's queue.
+    Whole,
+    /// The queue is full; nothing was sent.
+    WouldBlock,
+}
+
+/// Sends one packet or nothing. Never waits.
+pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<Sent> {
+    let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
+    // SAFETY: a msghdr of zeroes is a valid empty one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    if !fds.is_empty() {
+        assert!(
+            fds.len() <= MAX_FDS_A_PACKET,
+            "callers split descriptors into packets"
+        );
+        let bytes = size_of_val(fds);
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; 253 descriptors fit the buffer.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(bytes as u32) } as _;
+        // SAFETY: msg_control points to CONTROL_LEN aligned bytes, more than CMSG_SPACE(bytes), so the
+        // first header and `bytes` bytes of data behind it lie inside.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(bytes as u32) as _;
+            ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), bytes);
+        }
+    }
+    loop {
+        // SAFETY: `message` points to live iovecs (IoSlice has iovec's layout) and control data.
+        let sent = unsafe {
+            libc::sendmsg(
+                socket.as_raw_fd(),
+                &message,
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            )
+        };
+        if sent >= 0 {
+            return Ok(Sent::Whole);
+        }
+        match last_errno() {
+            Errno::INTR => {}
+            Errno::AGAIN => return Ok(Sent::WouldBlock),
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => {
+                return Err(Error::ReceiverGone);
+            }
+            e => return Err(Error::kernel("sendmsg", e)),
+        }
+    }
+}
+
+/// What lies at the head of a socket's queue.
+#[derive(Debug)]
+pub enum Peeked {
+    /// Nothing now.
+    Nothing,
+    /// Nothing ever again.
+    End,
+    /// A packet, still in the queue. The descriptors are duplicates of those in it.
+    Packet {
+        /// Its length, which may exceed the buffer it was copied to.
+        len: usize,
+        /// Its descriptors, or as many as could be had.
+        fds: Vec<OwnedFd>,
+        /// Some descriptors could not be had: this process is at its limit on open files.
+        fds_missing: bool,
+    },
+}
+
+/// Looks at the first packet without taking it. Never waits.
+pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Peeked> {
+    match receive(socket, buffer, libc::MSG_PEEK | libc::MSG_TRUNC)? {
+        None => Ok(Peeked::Nothing),
+        Some(packet) if packet.len == 0 => peek_at_nothing(socket),
+        Some(packet) => Ok(packet.into()),
+    }
+}
+
+/// An empty packet and the end of the stream look the same. Only a packet has a sender's credentials.
+fn peek_at_nothing(socket: BorrowedFd<'_>) -> Result<Peeked> {
+    let ask = |on| {
+        rustix::net::sockopt::set_socket_passcred(socket, on)
+            .map_err(|e| Error::kernel("setsockopt(SO_PASSCRED)", e))
+    };
+    ask(true)?;
+    let again = receive(socket, &mut [0u8; 1], libc::MSG_PEEK | libc::MSG_TRUNC);
+    match again? {
+        None => ask(false).map(|()| Peeked::Nothing),
+        Some(packet) if packet.len == 0 && !packet.has_credentials => Ok(Peeked::End),
+        Some(packet) => ask(false).map(|()| packet.into()),
+    }
+}
+
+/// Takes the first packet off the queue; the queue's own descriptors in it are closed by the kernel.
+pub fn discard(socket: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        // SAFETY: a msghdr of zeroes asks for no bytes and no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+        if got >= 0 {
+            return Ok(());
+        }
+        match last_errno() {
+            Errno::INTR | Errno::CONNRESET => {}
+            Errno::AGAIN => return Ok(()),
+            e => return Err(Error::kernel("recvmsg", e)),
+        }
+    }
+}
+
+struct Packet {
+    len: usize,
+    fds: Vec<OwnedFd>,
+    fds_missing: bool,
+    has_credentials: bool,
+}
+
+impl From<Packet> for Peeked {
+    fn from(packet: Packet) -> Peeked {
+        Peeked::Packet {
+            len: packet.len,
+            fds: packet.fds,
+            fds_missing: packet.fds_missing,
+        }
+    }
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> Result<Option<Packet>> {
+    let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    loop {
+        // SAFETY: a msghdr of zeroes is a valid empty one.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_LEN as _;
+        // SAFETY: the iovec covers `buffer`, the control pointer CONTROL_LEN bytes; both outlive the call.
+        let got = unsafe {
+            libc::recvmsg(
+                socket.as_raw_fd(),
+                &mut message,
+                flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
+            )
+        };
+        if got >= 0 {
+            let (fds, has_credentials) = take_control(&message);
+            return Ok(Some(Packet {
+                len: got as usize,
+                fds,
+                fds_missing: message.msg_flags & libc::MSG_CTRUNC != 0,
+                has_credentials,
+            }));
+        }
+        match last_errno() {
+            // ECONNRESET: the peer closed without reading what was sent back to it. Its packets follow.
+            Errno::INTR | Errno::CONNRESET => {}
+            Errno::AGAIN => return Ok(None),
+            e => return Err(Error::kernel("recvmsg", e)),
+        }
+    }
+}
+
+fn take_control(message: &libc::msghdr) -> (Vec<OwnedFd>, bool) {
+    let mut fds = Vec::new();
+    let mut has_credentials = false;
+    // SAFETY: the kernel has filled msg_controllen bytes of msg_control with well-formed headers, and
+    // CMSG_FIRSTHDR and CMSG_NXTHDR stay inside them.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: `header` is non-null and inside the control data; its length covers its data.
+        let (level, kind, len, data) = unsafe {
+            (
+                (*header).cmsg_level,
+                (*header).cmsg_type,
+                (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize,
+                libc::CMSG_DATA(header),
+            )
+        };
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..len / size_of::<RawFd>() {
+                    // SAFETY: the data are `len` bytes of descriptors that the kernel has just installed
+                    // in this process for us alone; the read need not be aligned.
+                    fds.push(unsafe {
+                        OwnedFd::from_raw_fd(data.cast::<RawFd>().add(index).read_unaligned())
+                    });
+                }
+            }
+            (libc::SOL_SOCKET, SCM_PIDFD) if len >= size_of::<RawFd>() => {
+                // SAFETY: the data are one descriptor, or a negative number if none could be made.
+                let fd = unsafe { data.cast::<RawFd>().read_unaligned() };
+                if fd >= 0 {
+                    // SAFETY: installed for us by the kernel, unasked; nobody else knows it.
+                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => has_credentials = true,
+            _ => {}
+        }
+        // SAFETY: as for CMSG_FIRSTHDR.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    (fds, has_credentials)
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

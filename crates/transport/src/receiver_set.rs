@@ -1,0 +1,222 @@
+//! Many receivers, one wait.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use crate::deadline::Deadline;
+use crate::end::Gone;
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::os::poll::{self, Alarm, Epoll, Interest};
+use crate::os::{descriptor, fork};
+use crate::receiver::Receiver;
+use crate::sync::Lock;
+
+/// Receivers looked at in one call; the kernel brings the others forward in the next.
+const EVENTS_A_CALL: usize = 256;
+const WAKE: u64 = u64::MAX;
+
+/// What happened to one receiver.
+#[derive(Debug)]
+pub enum Event {
+    /// It got a message.
+    Message(Message),
+    /// Its stream has ended, and it has left the set.
+    Closed,
+    /// Its next message could not be had; see [`Receiver::try_recv`] for what became of it.
+    Failed(Error),
+}
+
+#[derive(Debug)]
+struct Members {
+    receivers: HashMap<u64, Receiver>,
+    next_token: u64,
+    closed: bool,
+}
+
+/// A set of receivers. Threads may add and remove while another selects.
+#[derive(Debug)]
+pub struct ReceiverSet {
+    members: Lock<Members>,
+    epoll: Epoll,
+    wake: Alarm,
+    owner: u32,
+    born_in: u64,
+}
+
+impl ReceiverSet {
+    /// An empty set.
+    pub fn new() -> Result<ReceiverSet> {
+        let set = ReceiverSet {
+            members: Lock::new(Members {
+                receivers: HashMap::new(),
+                next_token: 0,
+                closed: false,
+            }),
+            epoll: Epoll::new()?,
+            wake: Alarm::new()?,
+            owner: std::process::id(),
+            born_in: fork::generation(),
+        };
+        set.epoll.add(set.wake.as_fd(), WAKE, Interest::Readable)?;
+        Ok(set)
+    }
+
+    /// Moves `receiver` in and returns its token, never used again.
+    pub fn add(&self, receiver: &Receiver) -> Result<u64> {
+        self.check_process()?;
+        let mut members = self.members.lock();
+        members.check_open()?;
+        let socket = receiver.end().socket()?;
+        let token = members.next_token;
+        self.epoll.add(socket.as_fd(), token, Interest::Readable)?;
+        match receiver.take(Gone::Added) {
+            Ok(receiver) => {
+                members.next_token += 1;
+                members.receivers.insert(token, receiver);
+                Ok(token)
+            }
+            Err(e) => {
+                self.epoll.remove(socket.as_fd());
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes a receiver out again; None if there is no such token.
+    pub fn remove(&self, token: u64) -> Result<Option<Receiver>> {
+        self.check_process()?;
+        let mut members = self.members.lock();
+        members.check_open()?;
+        Ok(self.expel(&mut members, token))
+    }
+
+    fn expel(&self, members: &mut Members, token: u64) -> Option<Receiver> {
+        let receiver = members.receivers.remove(&token)?;
+        if let Ok(socket) = receiver.end().socket() {
+            self.epoll.remove(socket.as_fd());
+        }
+        Some(receiver)
+    }
+
+    /// At least one event; none at the deadline or after [`ReceiverSet::wake`]. At most one a receiver,
+    /// so a flood on one of them cannot keep the others waiting.
+    pub fn select(&self, deadline: Deadline) -> Result<Vec<(u64, Event)>> {
+        loop {
+            self.check_process()?;
+            let mut woken = false;
+            let mut events = Vec::new();
+            for token in self.epoll.ready(EVENTS_A_CALL)? {
+                if token == WAKE {
+                    woken = self.wake.silence();
+                } else if let Some(event) = self.take_event(token)? {
+                    events.push((token, event));
+                }
+            }
+            self.members.lock().check_open()?;
+            if woken || !events.is_empty() {
+                return Ok(events);
+            }
+            match poll::wait(&[(self.epoll.as_fd(), Interest::Readable)], deadline) {
+                Err(Error::TimedOut) => return Ok(Vec::new()),
+                other => other?,
+            }
+        }
+    }
+
+    fn take_event(&self, token: u64) -> Result<Option<Event>> {
+        let mut members = self.members.lock();
+        let Some(receiver) = members.receivers.get(&token) else {
+            // Another thread removed it since it became ready.
+            return Ok(None);
+        };
+        Ok(Some(match receiver.try_recv() {
+            Ok(message) => Event::Message(message),
+            Err(Error::Empty) => return Ok(None),
+            // Closed from inside a forked child by close_inherited, or at its end: out it goes.
+            Err(Error::Disconnected | Error::Gone(_)) => {
+                self.expel(&mut members, token);
+                Event::Closed
+            }
+            Err(e) => Event::Failed(e),
+        }))
+    }
+
+    /// Makes a running select, or else the next one, return at once.
+    pub fn wake(&self) {
+        if self.check_process().is_ok() {
+            self.wake.ring();
+        }
+    }
+
+    /// How many receivers are in it.
+    pub fn len(&self) -> usize {
+        self.members.lock().receivers.len()
+    }
+
+    /// Whether none is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Readable while [`ReceiverSet::select`] would return at once.
+    pub fn fileno(&self) -> Result<RawFd> {
+        self.check_process()?;
+        self.members.lock().check_open()?;
+        Ok(self.epoll.as_fd().as_raw_fd())
+    }
+
+    /// A descriptor like [`ReceiverSet::fileno`]'s that stays valid after the set is closed, which it shows.
+    pub fn watch(&self) -> Result<OwnedFd> {
+        self.fileno()?;
+        descriptor::duplicate(self.epoll.as_fd())
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.members.lock().closed
+    }
+
+    /// Closes every receiver in it and wakes a running select. In a forked child this touches the
+    /// child's copies alone.
+    pub fn close(&self) {
+        let receivers = {
+            let mut members = self.members.lock();
+            members.closed = true;
+            std::mem::take(&mut members.receivers)
+        };
+        if self.check_process().is_ok() {
+            for receiver in receivers.values() {
+                if let Ok(socket) = receiver.end().socket() {
+                    self.epoll.remove(socket.as_fd());
+                }
+            }
+            self.wake.ring();
+        }
+    }
+
+    /// The ids of the ends in it, for [`crate::close_inherited`].
+    pub fn ids(&self) -> Vec<u64> {
+        let members = self.members.lock();
+        members.receivers.values().map(|r| r.end().id()).collect()
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.born_in == fork::generation() {
+            return Ok(());
+        }
+        Err(Error::Forked {
+            what: "this receiver set",
+            owner: self.owner,
+        })
+    }
+}
+
+impl Members {
+    fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::Gone(Gone::Closed));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! A region of memory that several processes map: a sealed memory file.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::os::descriptor;
+use crate::os::memory::{self, Access, Mapping};
+use crate::sync::Lock;
+
+#[derive(Debug)]
+struct Inner {
+    file: Arc<OwnedFd>,
+    mapping: Option<Mapping>,
+    frozen: bool,
+    /// Views handed out and not yet released.
+    views: usize,
+}
+
+/// A region. It never changes size; once frozen it never changes at all.
+#[derive(Debug)]
+pub struct SharedMemory {
+    inner: Lock<Inner>,
+    len: usize,
+    mutable: bool,
+}
+
+impl SharedMemory {
+    /// `len` zero bytes: writable until frozen, or for ever if `mutable`.
+    pub fn create(len: usize, mutable: bool) -> Result<SharedMemory> {
+        let file = memory::create("ipc-channel-memory", len as u64)?;
+        memory::seal_size(file.as_fd())?;
+        Ok(SharedMemory::new(file, len, mutable, false))
+    }
+
+    /// A region from a peer. [`Error::Protocol`] unless nobody can shrink it under its readers.
+    pub fn from_file(file: OwnedFd) -> Result<SharedMemory> {
+        let sealed = descriptor::check_sealed_memory(file.as_fd())?;
+        let len = usize::try_from(sealed.size).unwrap_or(usize::MAX);
+        if isize::try_from(len).is_err() {
+            return Err(Error::Protocol(
+                "shared memory from the peer is too large".into(),
+            ));
+        }
+        Ok(SharedMemory::new(file, len, !sealed.frozen, sealed.frozen))
+    }
+
+    fn new(file: OwnedFd, len: usize, mutable: bool, frozen: bool) -> SharedMemory {
+        SharedMemory {
+            inner: Lock::new(Inner {
+                file: Arc::new(file),
+                mapping: None,
+                frozen,
+                views: 0,
+            }),
+            len,
+            mutable,
+        }
+    }
+
+    /// Nobody can write to it from now on, in any process. Does nothing to a mutable region.
+    /// [`Error::ViewsExist`] while it can still be written to through a view.
+    pub fn freeze(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if self.mutable || inner.frozen {
+            return Ok(());
+        }
+        if inner.views > 0 {
+            return Err(Error::ViewsExist(
+                "this shared memory is about to be sent, which freezes it, and a writable view of it \
+                 exists; release the view first",
+            ));
+        }
+        inner.mapping = None;
+        if !memory::seal_content(inner.file.as_fd())? {
+            // A forked process still maps it writable: what is sent is a copy that nobody else has.
+            let copy = memory::copy(&inner.file, self.len as u64)?;
+            memory::seal_content(copy.as_fd())?;
+            inner.file = Arc::new(copy);
+        }
+        inner.frozen = true;
+        Ok(())
+    }
+
+    /// Maps the region if it is not, and keeps it mapped and unfrozen until [`SharedMemory::release`].
+    /// An empty region has a pointer that must not be followed.
+    pub fn view(&self) -> Result<NonNull<u8>> {
+        let mut inner = self.inner.lock();
+        if self.len > 0 && inner.mapping.is_none() {
+            let access = if inner.frozen {
+                Access::Read
+            } else {
+                Access::Write
+            };
+            inner.mapping = Some(Mapping::new(inner.file.as_fd(), self.len, access)?);
+        }
+        inner.views += 1;
+        Ok(inner
+            .mapping
+            .as_ref()
+            .and_then(|mapping| NonNull::new(mapping.pointer()))
+            .unwrap_or(NonNull::dangling()))
+    }
+
+    /// A view given out by [`SharedMemory::view`] is no longer used.
+    pub fn release(&self) {
+        self.inner.lock().views -= 1;
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether nobody can write to it.
+    pub fn is_frozen(&self) -> bool {
+        self.inner.lock().frozen
+    }
+
+    /// Whether it stays writable on both sides.
+    pub fn is_mutable(&self) -> bool {
+        self.mutable
+    }
+
+    /// The memory file.
+    pub fn file(&self) -> Arc<OwnedFd> {
+        self.inner.lock().file.clone()
+    }
+}

@@ -1,0 +1,3 @@
+//! What a packet looks like.
+
+pub mod native;

@@ -1,0 +1,266 @@
+"""The extension module: the transport as Python objects, without any codec of its own.
+
+Private. The product's classes derive from the classes here; what is hot (``send``, ``recv``, iteration)
+is inherited unchanged, so no Python frame lies between a caller and the transport.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, Self, final
+
+from typing_extensions import Buffer
+
+LABEL_BYTES: Final = 0
+"""Label of an end whose messages are raw bytes."""
+LABEL_TYPED: Final = 1
+"""Label of an end whose messages msgspec validates."""
+LABEL_PICKLED: Final = 2
+"""Label of an end whose messages are unpickled: only for trusted peers."""
+
+class Codec(Protocol):
+    """What the product plugs into :class:`Sending` and :class:`Receiving`."""
+
+    @property
+    def label(self) -> int: ...
+    @property
+    def accepts(self) -> type | tuple[type, ...] | None:
+        """``isinstance`` check made on every message before ``encode``; None checks nothing."""
+    @property
+    def encode(self) -> Callable[[Any], bytes | Parcel] | None:
+        """None: the message itself is a contiguous buffer and is the payload."""
+    @property
+    def decode(self) -> Callable[[bytes], Any] | None:
+        """Decodes a message that carries neither handles nor buffers. None: the payload is the message."""
+    @property
+    def decode_delivery(self) -> Callable[[Delivery], Any] | None:
+        """Decodes a message that carries handles or buffers. None: such a message is a DecodeError."""
+
+type Handle = SenderEnd | ReceiverEnd | Memory | File
+
+@final
+class Parcel:
+    """An encoded message that carries more than bytes. Handles are in the order of their indices."""
+
+    def __new__(cls, payload: Buffer, handles: Sequence[Handle] = (), buffers: Sequence[Buffer] = ()) -> Self: ...
+
+@final
+class Delivery:
+    """A received message before decoding. Dropping it closes whatever was not taken."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def handles(self) -> list[Handle]:
+        """Takes the handles out: bare ends, regions and files of this module's own classes; once only."""
+    @property
+    def buffers(self) -> list[Buffer]:
+        """The out-of-band buffers, read-only or writable as they were sent."""
+    @property
+    def plain(self) -> bool:
+        """Whether it carries neither handles nor buffers."""
+    def __len__(self) -> int: ...
+    def close(self) -> None: ...
+
+def decode(codec: Codec, delivery: Delivery) -> Any:
+    """Decode as ``Receiving.recv`` does, DecodeError included."""
+
+@final
+class Waiter:
+    """Something to wait for in an event loop, whose descriptor lives as long as this object."""
+
+    def fileno(self) -> int:
+        """Readable when a try that found nothing, or no room, may now succeed, and when the end was closed."""
+    def close(self) -> None: ...
+
+class SenderEnd:
+    """A sending end. The constructor takes the end out of ``source``, which is then closed as converted."""
+
+    def __new__(cls, source: SenderEnd, codec: Codec | None = None, /) -> Self: ...
+    @property
+    def codec(self) -> Codec | None:
+        """What was given to the constructor."""
+    @property
+    def label(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def state(self) -> str:
+        """"open", or why not: "closed", "sent", "converted", "added", "started"."""
+    @property
+    def peer_pid(self) -> int | None:
+        """The process at the other side, known only for ends of ``connect`` and of a one-shot server."""
+    def close(self) -> None: ...
+    def fileno(self) -> int:
+        """The socket, for waiting until it is writable. ClosedError."""
+    def waiter(self) -> Waiter:
+        """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
+    def clone_end(self) -> SenderEnd: ...
+    def counters(self) -> tuple[int, int, int]:
+        """Messages, payload bytes and handles sent through this object."""
+    def duplicate_fd(self) -> int:
+        """A new descriptor (close-on-exec) of the socket, owned by the caller."""
+
+class Sending(SenderEnd):
+    """A sending end with a codec."""
+
+    def send(self, message: Any, timeout: float | None = None) -> None: ...
+    def try_send(self, message: Any) -> None: ...
+    def send_many(self, messages: Iterable[Any]) -> None: ...
+    def flush(self, timeout: float | None = None) -> None: ...
+    def prepare(self, message: Any) -> Prepared:
+        """Encode now, publish later: what ``asend`` is made of."""
+    def try_publish(self, prepared: Prepared) -> bool:
+        """False when the socket is full. Raises as ``send`` does."""
+
+@final
+class Prepared:
+    """An encoded message that has not been sent. Its handles have not moved."""
+
+class Departure:
+    """A receiver on its way to another process: not usable here until ``abort``; gone after ``commit``."""
+
+    @property
+    def fd(self) -> int:
+        """The socket, still owned by this object."""
+    def commit(self) -> None:
+        """Close our copy: the receiver was moved ("started")."""
+    def abort(self) -> None:
+        """Give the end back to the receiver, untouched. Also what happens when this is dropped uncommitted."""
+
+class ReceiverEnd:
+    """A receiving end. The constructor takes the end out of ``source``, which is then closed as converted."""
+
+    def __new__(cls, source: ReceiverEnd, codec: Codec | None = None, /) -> Self: ...
+    @property
+    def codec(self) -> Codec | None:
+        """What was given to the constructor."""
+    @property
+    def label(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def peer_pid(self) -> int | None: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int:
+        """Readable exactly while a message or the end of the stream is there."""
+    def counters(self) -> tuple[int, int, int]:
+        """Messages, payload bytes and handles received through this object."""
+    def waiter(self) -> Waiter:
+        """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
+    def duplicate_fd(self) -> int:
+        """A new descriptor (close-on-exec) of the socket, owned by the caller."""
+    def depart(self) -> Departure: ...
+
+class Receiving(ReceiverEnd):
+    """A receiving end with a codec."""
+
+    def recv(self, timeout: float | None = None) -> Any: ...
+    def try_recv(self) -> Any: ...
+    def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[Any]: ...
+    def poll(self, timeout: float | None = 0.0) -> bool: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+def channel() -> tuple[SenderEnd, ReceiverEnd]:
+    """Two bare connected ends, labelled as bytes until a codec takes them."""
+
+def adopt_sender(fd: int, label: int) -> SenderEnd:
+    """Take ownership of an inherited or received descriptor. ProtocolError if it is no channel socket."""
+
+def adopt_receiver(fd: int, label: int) -> ReceiverEnd: ...
+def adopt_memory(fd: int) -> Memory:
+    """Take ownership of a region's descriptor. ProtocolError if it is no sealed memfd."""
+
+def adopt_file(fd: int) -> File:
+    """Take ownership of a descriptor, made close-on-exec; the File is ``owned``."""
+
+class ReceiverSetCore:
+    """Receivers by token, and one wait for all of them."""
+
+    def __new__(cls) -> Self: ...
+    def add(self, receiver: ReceiverEnd) -> int:
+        """Moves the receiver in; ``receiver`` is closed as added. Returns its token, never reused."""
+    def remove(self, token: int) -> ReceiverEnd:
+        """Takes a receiver out. KeyError."""
+    def select(self, timeout: float | None = None) -> list[tuple[int, Delivery | Exception | None]]:
+        """At least one event, or an empty list at the timeout. None: the end of that stream; it has left the set.
+
+        An exception (ProtocolError, TooManyHandles) is for that message alone. At most one message
+        a receiver in each call, so no receiver starves. Raises ClosedError when the set is closed meanwhile,
+        and returns an empty list after ``wake``.
+        """
+    def wake(self) -> None:
+        """Make a running ``select``, or else the next one, return an empty list."""
+    def __len__(self) -> int: ...
+    def fileno(self) -> int: ...
+    def waiter(self) -> Waiter:
+        """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None:
+        """Closes every receiver in it."""
+
+class Listener:
+    """A one-shot server's socket."""
+
+    def __new__(cls, allow_uid: int | None = None) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
+    def fileno(self) -> int:
+        """Readable when ``accept`` may have something to do."""
+    def waiter(self) -> Waiter:
+        """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
+    def accept(self, timeout: float | None = None) -> tuple[ReceiverEnd, Delivery]:
+        """Wait for a client's first message. AcceptTimeout; ClosedError once it has served or was closed."""
+    def close(self) -> None: ...
+
+def connect(name: str, timeout: float | None = 1.0) -> SenderEnd:
+    """ConnectError with the reason."""
+
+class Memory:
+    """A region of shared memory: a sealed memfd, mapped here. The constructor shares ``source``'s region and closes it."""
+
+    def __new__(cls, source: Memory, /) -> Self: ...
+    @staticmethod
+    def create_region(size: int, mutable: bool = False) -> Memory:
+        """Zero-filled. Writable until frozen; never frozen if ``mutable``."""
+    def freeze(self) -> None:
+        """Nobody can write to it from now on. BufferError while a writable view exists."""
+    @property
+    def frozen(self) -> bool: ...
+    @property
+    def mutable(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    def clone_region(self) -> Memory: ...
+    def duplicate_fd(self) -> int:
+        """A new descriptor (close-on-exec) of the region, which is frozen first unless mutable. BufferError."""
+    def close(self) -> None:
+        """BufferError while a view exists."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class File:
+    """An open file to be duplicated into messages (borrowed), or received from one (owned)."""
+
+    def __new__(cls, source: File | int, /) -> Self: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def owned(self) -> bool: ...
+    def fileno(self) -> int: ...
+    def detach(self) -> int:
+        """The descriptor, now the caller's to close."""
+    def close(self) -> None: ...
+
+def generation() -> int:
+    """Changes in every child made by fork."""
+
+def close_inherited(keep: Sequence[SenderEnd | ReceiverEnd | ReceiverSetCore | Listener]) -> int:
+    """Close every end that this process inherited through fork, except ``keep``; how many were closed."""
+
+def native_max_inline() -> int:
+    """The largest body, in bytes, that travels inside a packet; larger ones travel in a sealed memfd."""

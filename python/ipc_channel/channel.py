@@ -1,0 +1,100 @@
+"""Making channels."""
+
+import types
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+
+from ipc_channel import _core
+from ipc_channel.codecs.choice import UNSET
+from ipc_channel.codecs.pickled import PICKLED
+from ipc_channel.codecs.raw import RAW
+from ipc_channel.codecs.typed import typed_codec
+from ipc_channel.receiver import BytesReceiver, Receiver
+from ipc_channel.sender import BytesSender, Sender
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["BytesChannel", "Channel", "bytes_channel", "channel"]
+
+T = TypeVar("T")
+
+
+class Channel(NamedTuple, Generic[T]):
+    """The two ends of a new channel, as :func:`channel` returns them.
+
+    >>> import ipc_channel as ipc
+    >>> new = ipc.channel(int)
+    >>> with new.sender, new.receiver:
+    ...     new.sender.send(1)
+    ...     new.receiver.recv()
+    1
+    """
+
+    sender: Sender[T]
+    receiver: Receiver[T]
+
+
+if not TYPE_CHECKING:
+    # Not typing's own: its cache hands out `Channel[B | A]` for `Channel[A | B]`.
+    Channel.__class_getitem__ = classmethod(types.GenericAlias)
+
+
+class BytesChannel(NamedTuple):
+    """The two ends of a new channel of bytes, as :func:`bytes_channel` returns them.
+
+    >>> import ipc_channel as ipc
+    >>> new = ipc.bytes_channel()
+    >>> with new.sender, new.receiver:
+    ...     new.sender.send(bytearray(b"raw"))
+    ...     new.receiver.recv()
+    b'raw'
+    """
+
+    sender: BytesSender
+    receiver: BytesReceiver
+
+
+@overload
+def channel() -> Channel[Any]: ...
+@overload
+def channel(message_type: "TypeForm[T]", /) -> Channel[T]: ...
+def channel(message_type: Any = UNSET, /) -> Channel[Any]:
+    """Make a channel and return its two ends, to be unpacked as ``sender, receiver``.
+
+    ``channel(T)`` carries messages of type ``T``: anything that msgspec validates (``msgspec.Struct``, dataclasses,
+    NamedTuple, TypedDict, enums, unions, builtins) and, anywhere inside, ends (``Sender[X]``, ``Receiver[X]``, bytes
+    and opaque ones), ``SharedMemory`` and ``Fd``. The receiver validates each message, so the peer need not be trusted.
+    ``send`` checks the outermost type only; what is wrong deeper inside is a DecodeError at the receiver.
+
+    ``channel()`` carries any picklable object. Only for peers that you trust: unpickling runs code that they choose.
+
+    ``channel(None)`` is a channel whose only message is None.
+
+    Raises TypeError if messages of that type cannot be carried or validated; TooManyHandles at the limit on open files.
+
+    >>> import ipc_channel as ipc
+    >>> sender, receiver = ipc.channel(dict[str, int])
+    >>> with sender, receiver:
+    ...     sender.send({"apples": 3})
+    ...     receiver.recv()
+    {'apples': 3}
+    """
+    codec = PICKLED if message_type is UNSET else typed_codec(message_type)
+    sender, receiver = _core.channel()
+    return Channel(Sender(sender, codec), Receiver(receiver, codec))
+
+
+def bytes_channel() -> BytesChannel:
+    """Make a channel of raw bytes: ``send`` takes any contiguous buffer, ``recv`` returns bytes.
+
+    Raises TooManyHandles at the limit on open files.
+
+    >>> import ipc_channel as ipc
+    >>> sender, receiver = ipc.bytes_channel()
+    >>> with sender, receiver:
+    ...     sender.send(b"raw")
+    ...     receiver.recv()
+    b'raw'
+    """
+    sender, receiver = _core.channel()
+    return BytesChannel(BytesSender(sender, RAW), BytesReceiver(receiver, RAW))

@@ -1,0 +1,40 @@
+"""Which codec an end gets that arrived without one: the label says what it needs, the caller must agree."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, LABEL_TYPED
+from ipc_channel.codecs.pickled import PICKLED
+from ipc_channel.codecs.raw import RAW
+from ipc_channel.codecs.typed import typed_codec
+
+if TYPE_CHECKING:
+    from ipc_channel._core import Codec
+
+__all__ = ["UNSET", "chosen_codec"]
+
+UNSET: Final[Any] = object()
+"""Stands for "no type was given", since None is a type that messages can have."""
+
+
+def chosen_codec(label: int | None, form: Any, trusted: bool, name: str) -> "Codec":
+    """The codec for messages labelled so, if it is what the caller asked for; otherwise TypeError.
+
+    ``form`` is the type of the messages or UNSET; ``trusted`` allows pickle; ``name`` is what errors call the thing.
+    """
+    if form is not UNSET and trusted:
+        raise TypeError("to() takes the type of the messages or trusted=True, not both")
+    if label == LABEL_PICKLED:
+        if not trusted:
+            raise TypeError(f"{name} is for pickled messages: use to(trusted=True), if every peer may run code here")
+        return PICKLED
+    if trusted:
+        raise TypeError(f"{name} is not for pickled messages: use to() with the type of its messages")
+    if label == LABEL_BYTES:
+        if form is not bytes:
+            raise TypeError(f"{name} is for raw bytes: use to(bytes)")
+        return RAW
+    if label != LABEL_TYPED:
+        raise TypeError(f"{name} has an unknown label ({label})")
+    if form is UNSET:
+        raise TypeError(f"{name} is for typed messages: use to() with their type")
+    return typed_codec(form)

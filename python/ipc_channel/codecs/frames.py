@@ -1,0 +1,96 @@
+"""Which handles belong to the message that this thread is encoding or decoding right now.
+
+Encoders call hooks and ``__reduce__`` methods without saying for which message, and those may send or
+receive other messages. So each thread keeps a stack of frames: one for each message in progress, the
+innermost last. A frame lives for one call of a codec; no handle outlasts it there.
+"""
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ipc_channel._core import ReceiverEnd, SenderEnd
+from ipc_channel.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from ipc_channel._core import Handle
+
+
+class Outgoing(list["Handle"]):
+    """The handles of a message that is being encoded, in the order of their indices.
+
+    A list, and without a constructor of its own: most messages of an untyped channel pay for it and have none.
+    """
+
+    __slots__ = ("_seen",)
+
+    _seen: set[int]
+
+    def record(self, handle: "Handle") -> int:
+        """Add a handle to the message and return its index.
+
+        A sender that occurs again gets a duplicate of its own. EncodeError if a receiver occurs again,
+        ClosedError if a sender that occurs again is closed.
+        """
+        if not self:
+            self._seen = set()
+        if id(handle) not in self._seen:
+            self._seen.add(id(handle))
+        elif isinstance(handle, ReceiverEnd):
+            raise EncodeError(f"{handle!r} occurs twice in one message, but a receiver can only move to one place")
+        elif isinstance(handle, SenderEnd):
+            # Bare, and so without a ResourceWarning should the message not be sent after all.
+            handle = handle.clone_end()
+        self.append(handle)
+        return len(self) - 1
+
+
+class OutgoingPickle(Outgoing):
+    """The same for a message that is being pickled: only there does ``__reduce_ex__`` mean this message."""
+
+    __slots__ = ()
+
+
+class Incoming:
+    """The handles of a message that is being decoded, each to be claimed exactly once."""
+
+    __slots__ = ("_made", "_unclaimed")
+
+    def __init__(self, handles: "list[Handle]") -> None:
+        self._unclaimed: list[Handle | None] = list(handles)
+        self._made: list[Any] = []
+
+    def claim(self, index: int) -> "Handle":
+        """Take the handle of that index. DecodeError if there is none, or no longer."""
+        handle = self._unclaimed[index] if 0 <= index < len(self._unclaimed) else None
+        if handle is None:
+            raise DecodeError(f"the message refers to handle {index}, which it does not carry or has used already")
+        self._unclaimed[index] = None
+        return handle
+
+    def made(self, thing: Any) -> None:
+        """Remember what was made of a claimed handle: it is closed if the rest of the message fails."""
+        self._made.append(thing)
+
+    def finish(self) -> None:
+        """DecodeError if a handle was not claimed."""
+        left = sum(handle is not None for handle in self._unclaimed)
+        if left:
+            raise DecodeError(f"{left} of the {len(self._unclaimed)} handles of the message belong to nothing in it")
+
+    def discard(self) -> None:
+        """Close everything, claimed or not: the message could not be decoded."""
+        for thing in (*self._made, *self._unclaimed):
+            if thing is not None:
+                # A half-decoded object may still hold a view of shared memory; its region is freed with the view.
+                with contextlib.suppress(BufferError):
+                    thing.close()
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.frames: list[Outgoing | Incoming] = []
+
+
+stack = _Stack()
+"""``stack.frames`` is this thread's list of messages in progress, innermost last."""

@@ -1,0 +1,24 @@
+"""The codec of bytes channels: the payload is the message."""
+
+from typing import Final
+
+from ipc_channel._core import LABEL_BYTES
+
+__all__ = ["RAW", "RawCodec"]
+
+
+class RawCodec:
+    """Any contiguous buffer goes in, ``bytes`` come out; handles are refused."""
+
+    def __init__(self) -> None:
+        self.label = LABEL_BYTES
+        self.accepts = None
+        self.encode = None
+        self.decode = None
+        self.decode_delivery = None
+
+    def __repr__(self) -> str:
+        return "<codec of raw bytes>"
+
+
+RAW: Final = RawCodec()

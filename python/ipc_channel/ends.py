@@ -1,0 +1,52 @@
+"""What senders and receivers have in common."""
+
+from typing import TYPE_CHECKING, Any
+
+from ipc_channel.codecs.kinds import LABEL_NAMES, describe
+from ipc_channel.codecs.pickled import PickledCodec, reduce_handle
+from ipc_channel.codecs.typed import TypedCodec
+from ipc_channel.ownership import Owner
+
+if TYPE_CHECKING:
+    from ipc_channel._core import Codec
+
+__all__ = ["End"]
+
+_STATES = {
+    "sent": "moved by a send",
+    "converted": "converted to another end",
+    "added": "moved into a receiver set",
+    "started": "moved to another process",
+}
+
+
+class End(Owner):
+    """An end of a channel: what it shows of itself, and how it gets into a pickled message."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def codec(self) -> Codec | None: ...
+        @property
+        def label(self) -> int: ...
+        @property
+        def state(self) -> str: ...
+        @property
+        def peer_pid(self) -> int | None: ...
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        codec: object = self.codec
+        if isinstance(codec, TypedCodec):
+            name += f"[{describe(codec.form)}]"
+        elif isinstance(codec, PickledCodec):
+            name += "[Any]"
+        elif codec is None:
+            name += f" for {LABEL_NAMES.get(self.label, 'unknown messages')}"
+        peer = self.peer_pid
+        return f"<{name} {_STATES.get(self.state, self.state)}{'' if peer is None else f', peer process {peer}'}>"
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return reduce_handle(self)  # type: ignore[arg-type]

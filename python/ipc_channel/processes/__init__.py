@@ -1,0 +1,1 @@
+"""How ends get into other processes: one module a way of starting one."""

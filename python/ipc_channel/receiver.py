@@ -1,0 +1,148 @@
+"""Receiving ends. ``recv``, iteration and their like are the extension module's own methods."""
+
+import types
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+
+from ipc_channel._core import ReceiverEnd, Receiving
+from ipc_channel.codecs.choice import UNSET, chosen_codec
+from ipc_channel.codecs.kinds import Kind, register
+from ipc_channel.codecs.raw import RAW
+from ipc_channel.ends import End
+from ipc_channel.errors import Disconnected
+from ipc_channel.statistics import ReceiverStatistics
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["BytesReceiver", "OpaqueReceiver", "Receiver"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _ReceiverOf(Receiving, End, Generic[T_co]):
+    """What typed, pickling and bytes receivers have in common."""
+
+    if TYPE_CHECKING:
+
+        def recv(self, timeout: float | None = None) -> T_co:
+            """Wait for a message, ``timeout`` seconds at most.
+
+            Raises RecvTimeout, Disconnected at the end of the stream, DecodeError or ProtocolError for that message
+            alone, TooManyHandles (the message stays), ClosedError, ForkError.
+            """
+            ...
+
+        def try_recv(self) -> T_co:
+            """The next message, or Empty if there is none yet. Raises as ``recv`` does."""
+            ...
+
+        def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[T_co]:
+            """Wait for a message and return all that are there, ``max_messages`` at most. Raises as ``recv`` does."""
+            ...
+
+        def __next__(self) -> T_co: ...
+
+    async def arecv(self) -> T_co:
+        """Receive from asyncio or trio; a checkpoint. Cancelling it loses no message. Raises as ``recv`` does."""
+        from ipc_channel.aio import arecv
+
+        message: T_co = await arecv(self)
+        return message
+
+    async def arecv_many(self, max_messages: int | None = None) -> list[T_co]:
+        """Wait for a message, from asyncio or trio, and return all that are there, ``max_messages`` at most."""
+        from ipc_channel.aio import arecv_many
+
+        return await arecv_many(self, max_messages)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        try:
+            return await self.arecv()
+        except Disconnected:
+            raise StopAsyncIteration from None
+
+    def to_opaque(self) -> "OpaqueReceiver":
+        """The same end without its type; this object is closed. Raises ClosedError."""
+        return OpaqueReceiver(self)
+
+    def statistics(self) -> ReceiverStatistics:
+        """What was received through this object so far."""
+        return ReceiverStatistics(*self.counters())
+
+
+class Receiver(_ReceiverOf[T_co]):
+    """The receiving end of a :func:`~ipc_channel.channel`.
+
+    Threads may share it: each message goes to one of them. One process uses it at a time; inside a message it moves.
+    A loop over it, ``for`` or ``async for``, ends when every sender is gone and everything sent has been received.
+
+    >>> import ipc_channel as ipc
+    >>> sender, receiver = ipc.channel(int)
+    >>> with sender:
+    ...     sender.send_many(range(3))
+    >>> with receiver:
+    ...     list(receiver)
+    [0, 1, 2]
+    """
+
+    if not TYPE_CHECKING:
+        # Not typing's own: its cache hands out `Receiver[B | A]` for `Receiver[A | B]`.
+        __class_getitem__ = classmethod(types.GenericAlias)
+
+
+class BytesReceiver(_ReceiverOf[bytes]):
+    """The receiving end of a :func:`~ipc_channel.bytes_channel`.
+
+    >>> import ipc_channel as ipc
+    >>> sender, receiver = ipc.bytes_channel()
+    >>> with sender, receiver:
+    ...     sender.send(b"")
+    ...     receiver.recv(timeout=1.0)
+    b''
+    """
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = None
+
+
+class OpaqueReceiver(ReceiverEnd, End):
+    """A receiver whose type is forgotten: it can be passed on, and turned back with :meth:`to`.
+
+    >>> import ipc_channel as ipc
+    >>> sender, receiver = ipc.channel(str)
+    >>> with sender, receiver.to_opaque() as opaque, opaque.to(str) as restored:
+    ...     sender.send("still the same channel")
+    ...     restored.recv()
+    'still the same channel'
+    """
+
+    @overload
+    def to(  # type: ignore[overload-overlap]
+        self, message_type: type[bytes], /
+    ) -> Receiver[bytes] | BytesReceiver: ...  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def to(self, message_type: "TypeForm[T]", /) -> Receiver[T]: ...
+    @overload
+    def to(self, /, *, trusted: Literal[True]) -> Receiver[Any]: ...
+    def to(self, message_type: Any = UNSET, /, *, trusted: bool = False) -> Any:
+        """The receiver again; this object is closed.
+
+        ``to(T)`` for an end of ``channel(T)``; ``to(trusted=True)`` for one of ``channel()``, which unpickles whatever
+        its senders send; ``to(bytes)`` gives the BytesReceiver of a ``bytes_channel()``.
+
+        Raises TypeError, and leaves this object as it is, if the end is of another kind; ClosedError.
+        """
+        codec = chosen_codec(self.label, message_type, trusted, repr(self))
+        if codec is RAW:
+            return BytesReceiver(self, codec)
+        receiver: Receiver[Any] = Receiver(self, codec)
+        return receiver
+
+
+register(Kind(Receiver, ReceiverEnd, generic=True))
+register(Kind(BytesReceiver, ReceiverEnd, codec=RAW))
+register(Kind(OpaqueReceiver, ReceiverEnd))

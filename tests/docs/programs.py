@@ -1,0 +1,68 @@
+"""The programs in a Markdown text: its ``python`` blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONTINUES = "# continues"
+"""First line of a block that goes on with the program of the block before."""
+
+FILE = "# file: "
+"""First line of a block that is a file beside the next program, under the name that follows."""
+
+
+@dataclass
+class Program:
+    """One program: its source, and the files that it needs beside it."""
+
+    document: Path
+    line: int
+    source: str
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def programs(document: Path) -> list[Program]:
+    """The programs of a document, in order. ValueError for a block that would not be run."""
+    found: list[Program] = []
+    files: dict[str, str] = {}
+    for line, info, source in _blocks(document):
+        if info.startswith("py") and info != "python":
+            raise ValueError(f"{document.name}:{line}: a block marked {info!r} would not be tested; use 'python'")
+        if info != "python":
+            continue
+        first = source.partition("\n")[0]
+        if first.startswith(CONTINUES):
+            if not found or files:
+                raise ValueError(f"{document.name}:{line}: there is no program here to continue")
+            found[-1].source += source
+        elif first.startswith(FILE):
+            files[first.removeprefix(FILE).strip()] = source
+        else:
+            found.append(Program(document, line, source, files))
+            files = {}
+    if files:
+        raise ValueError(f"{document.name}: no program comes after the file {', '.join(files)}")
+    return found
+
+
+def _blocks(document: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, info string and text of every fenced block."""
+    opened: tuple[int, str, str] | None = None
+    text: list[str] = []
+    for number, line in enumerate(document.read_text().splitlines(), 1):
+        stripped = line.strip()
+        if opened is None:
+            if stripped.startswith("```"):
+                info = stripped.lstrip("`")
+                opened = (number, info.strip(), stripped[: len(stripped) - len(info)])
+                indent = len(line) - len(line.lstrip())
+                text = []
+        elif stripped == opened[2]:
+            yield opened[0], opened[1], "".join(text)
+            opened = None
+        else:
+            text.append(line[min(indent, len(line) - len(line.lstrip())) :] + "\n")
+    if opened is not None:
+        raise ValueError(f"{document.name}:{opened[0]}: the block is not closed")

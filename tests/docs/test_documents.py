@@ -1,0 +1,85 @@
+"""Every Python block of the documents runs as it stands, pasted into an empty folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.programs import Program, programs
+from tests.support.start_methods import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PROGRAMS = [program for document in DOCUMENTS for program in programs(document)]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: f"{program.document.name}:{program.line}")
+def test_program(program: Program, tmp_path: Path) -> None:
+    for name, content in program.files.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "program.py").write_text(program.source)
+    # Those who paste it have the environment's commands on their path.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=50)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        print(output)
+        raise
+    assert process.returncode == 0, output
+    # What could only be reported, as in a destructor, does not change the exit code.
+    assert "Traceback" not in output
+    assert "Exception ignored" not in output
+
+
+def test_the_readme_has_programs() -> None:
+    assert any(program.document.name == "README.md" for program in PROGRAMS)
+
+
+def write(folder: Path, *lines: str) -> Path:
+    document = folder / "document.md"
+    document.write_text("\n".join(lines) + "\n")
+    return document
+
+
+def test_blocks_become_programs(tmp_path: Path) -> None:
+    document = write(
+        tmp_path,
+        *("```python", "a = 1", "```", "text", "```python", "# continues", "assert a", "```"),
+        *("```sh", "make", "```", "```python", "# file: x.py", "b = 2", "```", "  ```python", "  import x", "  ```"),
+    )
+    first, second = programs(document)
+    assert first.source == "a = 1\n# continues\nassert a\n"
+    assert (first.line, first.files) == (1, {})
+    assert second.source == "import x\n"
+    assert second.files == {"x.py": "# file: x.py\nb = 2\n"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (("```python notest", "a = 1", "```"), "would not be tested"),
+        (("```py", "a = 1", "```"), "would not be tested"),
+        (("```python", "# continues", "```"), "no program here to continue"),
+        (("```python", "# file: x.py", "```"), "no program comes after"),
+        (("```python", "a = 1"), "not closed"),
+    ],
+)
+def test_a_block_that_would_not_run_is_refused(lines: tuple[str, ...], error: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=error):
+        programs(write(tmp_path, *lines))
