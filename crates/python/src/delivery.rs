@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_channel_transport::os::memory::Mapping;
 use ipc_channel_transport::{Body, Message};
-use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
@@ -206,8 +206,30 @@ pub fn decode(
     delivery: &Bound<'_, Delivery>,
 ) -> PyResult<Py<PyAny>> {
     let plug = Plug::new(Some(codec))?;
-    match delivery.get().take() {
-        Some(message) => plug.decode(py, message),
-        None => Err(PyValueError::new_err("this delivery was decoded or closed")),
+    let delivery = delivery.get();
+    let message = if delivery.plain {
+        delivery.with(|message| Ok(copy_of_plain(message)))?
+    } else {
+        let taken = delivery.take();
+        taken.ok_or_else(|| PyValueError::new_err("this delivery was decoded or closed"))?
+    };
+    let decoded = plug.decode(py, message);
+    match &decoded {
+        // Interrupted by Ctrl-C, say: without handles it can be decoded again.
+        Err(error) if !error.is_instance_of::<PyException>(py) => {}
+        _ => delivery.discard(),
+    }
+    decoded
+}
+
+fn copy_of_plain(message: &Message) -> Message {
+    Message {
+        body: match &message.body {
+            Body::Inline(bytes) => Body::Inline(bytes.clone()),
+            Body::Sealed(mapping) => Body::Sealed(mapping.clone()),
+        },
+        payload: message.payload.clone(),
+        buffers: Vec::new(),
+        handles: Vec::new(),
     }
 }

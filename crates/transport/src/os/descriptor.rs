@@ -1,6 +1,8 @@
 //! Descriptors from a peer: what they are is asked before anything is done with them.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::fs::SealFlags;
 use rustix::io::FdFlags;
@@ -72,17 +74,31 @@ pub fn check_sealed_memory(fd: BorrowedFd<'_>) -> Result<SealedMemory> {
     })
 }
 
-/// Closes descriptors of unknown kind: on a thread of its own, because closing a TCP socket that lingers
-/// can block for as long as its sender chose. Ours are closed at once.
+/// Closes descriptors of unknown kind. Closing some files can block for as long as their sender chose (a
+/// TCP socket that lingers, a file of a FUSE server), so those that might are closed on a thread of their
+/// own, and waited for a moment only: normally they are closed when this returns.
 pub fn close_unknown(fds: Vec<OwnedFd>) {
-    let (ours, unknown): (Vec<_>, Vec<_>) = fds.into_iter().partition(|fd| {
-        check_channel_socket(fd.as_fd()).is_ok() || rustix::fs::fcntl_get_seals(fd).is_ok()
-    });
-    drop(ours);
-    if !unknown.is_empty() {
-        // If no thread can be had, the closure is dropped, and the descriptors are closed here.
-        let _ = std::thread::Builder::new()
-            .name("ipc-channel-close".into())
-            .spawn(move || drop(unknown));
+    const MOMENT: Duration = Duration::from_millis(10);
+    let (harmless, unknown): (Vec<_>, Vec<_>) = fds.into_iter().partition(closes_at_once);
+    drop(harmless);
+    if unknown.is_empty() {
+        return;
     }
+    let (closed, wait) = mpsc::channel::<()>();
+    let thread = std::thread::Builder::new().name("ipc-channel-close".into());
+    // If no thread can be had, the closure is dropped, and the descriptors are closed here.
+    let started = thread.spawn(move || {
+        drop(unknown);
+        drop(closed);
+    });
+    if started.is_ok() {
+        // An error either way: the other side is dropped, or the moment is over.
+        let _ = wait.recv_timeout(MOMENT);
+    }
+}
+
+fn closes_at_once(fd: &OwnedFd) -> bool {
+    sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+        || rustix::fs::fcntl_get_seals(fd).is_ok()
+        || rustix::pipe::fcntl_getpipe_size(fd).is_ok()
 }

@@ -49,20 +49,37 @@ pub struct Claim {
 #[derive(Debug)]
 struct Slots {
     free: Vec<&'static AtomicU64>,
+    /// The free words of another generation are the parent's: it sees them too, and gives them out.
+    generation: u64,
 }
 
-static SLOTS: Lock<Slots> = Lock::new(Slots { free: Vec::new() });
+static SLOTS: Lock<Slots> = Lock::new(Slots {
+    free: Vec::new(),
+    generation: 0,
+});
+
+impl Slots {
+    fn ours(&mut self) -> &mut Vec<&'static AtomicU64> {
+        let generation = fork::generation();
+        if self.generation != generation {
+            self.generation = generation;
+            self.free = Vec::new();
+        }
+        &mut self.free
+    }
+}
 
 impl Claim {
     /// A fresh unclaimed word.
     pub fn new() -> Result<Claim> {
         let mut slots = SLOTS.lock();
-        let word = match slots.free.pop() {
+        let free = slots.ours();
+        let word = match free.pop() {
             Some(word) => word,
             None => {
-                slots.free.extend(map_slots()?);
+                free.extend(map_slots()?);
                 // A page holds hundreds of words: there is one.
-                slots.free.pop().ok_or(Error::Empty)?
+                free.pop().ok_or(Error::Empty)?
             }
         };
         word.store(0, Ordering::Relaxed);
@@ -115,7 +132,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // A word may serve another receiver only if no fork can have kept a receiver that looks at it.
         if fork::forks_begun() == self.forks_at_birth {
-            SLOTS.lock().free.push(self.word);
+            SLOTS.lock().ours().push(self.word);
         }
     }
 }

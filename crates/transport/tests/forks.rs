@@ -1,0 +1,157 @@
+//! Forks while other threads are in the middle of things.
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ipc_channel_transport::os::fork::generation;
+use ipc_channel_transport::{
+    Deadline, Error, Outgoing, Parcel, Receiver, ReceiverSet, Sender, channel, close_inherited,
+};
+
+fn send(sender: &Sender, payload: &[u8]) -> Result<(), Error> {
+    let outgoing = Outgoing::new(&Parcel {
+        payload,
+        ..Parcel::default()
+    })?;
+    sender.publish(&outgoing, soon())?;
+    outgoing.delivered();
+    Ok(())
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(20))
+}
+
+fn exchange(sender: &Sender, receiver: &Receiver) {
+    send(sender, b"x").unwrap();
+    assert_eq!(receiver.recv(soon()).unwrap().payload(), b"x");
+}
+
+/// Runs `action` in a forked child and returns whether it succeeded within its time.
+fn in_child(action: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child uses only this library, whose locks are free in it, and the allocator, which libc
+    // makes usable in forked children; it leaves by _exit.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork failed"),
+        0 => {
+            // SAFETY: sets a timer that kills this process, should it hang.
+            unsafe { libc::alarm(20) };
+            // A panic's message would wait for the test harness's locks, which other threads may have held.
+            std::panic::set_hook(Box::new(|info| {
+                let text = format!("in the child: {info}\n");
+                // SAFETY: writes bytes of ours.
+                unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+            }));
+            let succeeded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action));
+            let code = i32::from(!succeeded.unwrap_or(false));
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(code) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for our own child.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+        }
+    }
+}
+
+#[test]
+fn no_lock_is_left_locked_in_a_child() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (shared_sender, shared_receiver) = channel().unwrap();
+    exchange(&shared_sender, &shared_receiver);
+    let shared = Arc::new((shared_sender, shared_receiver));
+    let busy: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, shared) = (stop.clone(), shared.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let (sender, receiver) = channel().unwrap();
+                    exchange(&sender, &receiver);
+                    drop(send(&shared.0, b"shared"));
+                    drop(shared.1.try_recv());
+                }
+            })
+        })
+        .collect();
+    for _ in 0..200 {
+        assert!(in_child(|| {
+            // Another's receiver: its lock must be free, and it is not ours.
+            let foreign = matches!(shared.1.try_recv(), Err(Error::Forked { .. }));
+            let (sender, receiver) = channel().unwrap();
+            send(&sender, b"in the child").unwrap();
+            foreign && receiver.recv(soon()).unwrap().payload() == b"in the child"
+        }));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for thread in busy {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_receiver_belongs_to_the_process_that_first_receives() {
+    let (sender, receiver) = channel().unwrap();
+    send(&sender, b"one").unwrap();
+    assert!(in_child(
+        || receiver.recv(soon()).unwrap().payload() == b"one"
+    ));
+    send(&sender, b"two").unwrap();
+    assert!(matches!(receiver.try_recv(), Err(Error::Forked { .. })));
+    assert!(matches!(receiver.poll(soon()), Err(Error::Forked { .. })));
+    assert!(matches!(receiver.begin_move(), Err(Error::Forked { .. })));
+    assert_eq!(receiver.end().gone(), None);
+}
+
+#[test]
+fn a_moved_receiver_is_not_the_childs_either() {
+    let (sender, receiver) = channel().unwrap();
+    let moving = receiver.begin_move().unwrap();
+    // A child forked in the middle of a move finds it moving; one forked before it, claimed.
+    drop(moving);
+    exchange(&sender, &receiver);
+    assert!(in_child(|| matches!(
+        receiver.try_recv(),
+        Err(Error::Forked { .. })
+    )));
+    exchange(&sender, &receiver);
+}
+
+#[test]
+fn a_child_has_another_generation() {
+    let ours = generation();
+    assert!(in_child(|| generation() != ours));
+    assert_eq!(generation(), ours);
+}
+
+#[test]
+fn a_child_that_closes_what_it_inherited_lets_streams_end() {
+    let (sender, receiver) = channel().unwrap();
+    let (kept, reply) = channel().unwrap();
+    assert!(in_child(|| {
+        let closed = close_inherited(&[kept.end().id(), receiver.end().id()]);
+        let gone = sender.end().gone().is_some() && reply.end().gone().is_some();
+        closed >= 2 && gone && kept.end().gone().is_none() && send(&kept, b"kept").is_ok()
+    }));
+    assert_eq!(reply.recv(soon()).unwrap().payload(), b"kept");
+    assert_eq!(sender.end().gone(), None);
+}
+
+#[test]
+fn a_set_is_not_the_childs() {
+    let set = ReceiverSet::new().unwrap();
+    let (sender, receiver) = channel().unwrap();
+    set.add(&receiver).unwrap();
+    assert!(in_child(|| {
+        let refused = matches!(set.select(soon()), Err(Error::Forked { .. }));
+        set.close();
+        refused
+    }));
+    send(&sender, b"x").unwrap();
+    assert_eq!(set.select(soon()).unwrap().len(), 1);
+}
