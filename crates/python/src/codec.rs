@@ -41,18 +41,18 @@ impl Plug {
     /// What is to be sent for `message`.
     pub fn encode(&self, message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
         let py = message.py();
-        if let Some(accepts) = &self.accepts {
-            if !message.is_instance(accepts.bind(py))? {
-                let class = errors::class(py, intern!(py, "EncodeError"))?;
-                return Err(PyErr::from_type(
-                    class,
-                    format!(
-                        "this channel carries {}, and the message is of type {}",
-                        accepts.bind(py).repr()?,
-                        message.get_type().repr()?
-                    ),
-                ));
-            }
+        if let Some(accepts) = &self.accepts
+            && !message.is_instance(accepts.bind(py))?
+        {
+            let class = errors::class(py, intern!(py, "EncodeError"))?;
+            return Err(PyErr::from_type(
+                class,
+                format!(
+                    "this channel carries {}, and the message is of type {}",
+                    accepts.bind(py).repr()?,
+                    message.get_type().repr()?
+                ),
+            ));
         }
         let encoded = match &self.encode {
             None => Encoded::from_buffer(message),

@@ -320,11 +320,11 @@ impl Receiving {
                     return Err(interrupt);
                 }
             }
-            if messages.len().is_multiple_of(1024) {
-                if let Err(interrupt) = slf.py().check_signals() {
-                    Receiving::keep(slf, messages.into_iter().map(Ok));
-                    return Err(interrupt);
-                }
+            if messages.len().is_multiple_of(1024)
+                && let Err(interrupt) = slf.py().check_signals()
+            {
+                Receiving::keep(slf, messages.into_iter().map(Ok));
+                return Err(interrupt);
             }
         }
         Ok(messages)

@@ -1,5 +1,7 @@
 //! A channel within one process: bytes, buffers, handles, ends of the stream.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;

@@ -1,6 +1,8 @@
 //! Whatever bytes and descriptors a peer sends: a message or an error for that packet alone, and no
 //! descriptor left behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Forks while other threads are in the middle of things.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

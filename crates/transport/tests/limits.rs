@@ -1,5 +1,6 @@
 //! At the limit on open files. One test a process: the limit is the process's.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(unsafe_code)]
 
 use std::time::Duration;
@@ -81,7 +82,7 @@ fn a_message_without_room_for_its_descriptors_can_be_received_later() {
             let spare = spare.min(count as u64 - 1);
             limit(spare);
             refused(&receiver);
-            setrlimit(Resource::Nofile, before.clone()).unwrap();
+            setrlimit(Resource::Nofile, before).unwrap();
         }
         let message = receiver.try_recv().unwrap();
         assert_eq!(message.payload(), count.to_le_bytes());

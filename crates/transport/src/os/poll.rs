@@ -60,10 +60,10 @@ pub fn thread_alarm() -> Result<Arc<Alarm>> {
     MINE.with(|mine| {
         let mut mine = mine.borrow_mut();
         let generation = fork::generation();
-        if let Some((made_in, alarm)) = &*mine {
-            if *made_in == generation {
-                return Ok(alarm.clone());
-            }
+        if let Some((made_in, alarm)) = &*mine
+            && *made_in == generation
+        {
+            return Ok(alarm.clone());
         }
         let alarm = Arc::new(Alarm::new()?);
         *mine = Some((generation, alarm.clone()));
