@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import ipc_channel as ipc
 from tests.support import leaks
 
 # A pool of threads in numpy's linear algebra would be alive in every test that forks.
@@ -49,9 +50,17 @@ def _files(config: pytest.Config) -> set[str]:
     return {f"file {path}" for path in folder.iterdir() if not path.name.startswith(_LIBRARIES_OWN)}
 
 
+def _wait_once() -> None:
+    """A thread makes the one descriptor that wakes it at its first wait and keeps it: let the main thread do so now."""
+    sender, receiver = ipc.bytes_channel()
+    with sender, receiver, pytest.raises(ipc.RecvTimeout):
+        receiver.recv(timeout=0.0001)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_by_the_run(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the last test for what is there at the end of the run and was not at its start."""
+    _wait_once()
     before = leaks.take()
     yield
     left = leaks.leaked_since(before) + sorted(_files(request.config))

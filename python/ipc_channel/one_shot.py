@@ -1,6 +1,5 @@
 """How two processes that share nothing yet find each other: a server that serves one client, by name."""
 
-import itertools
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -25,6 +24,10 @@ R = TypeVar("R")  # the receiver
 M = TypeVar("M")  # its messages
 
 
+class _Listener(_core.Listener):
+    """In Python, so that it can be referred to weakly."""
+
+
 class _Server(Closing, Generic[R, M]):
     """What servers of every codec have in common."""
 
@@ -36,7 +39,8 @@ class _Server(Closing, Generic[R, M]):
         self._taken: list[tuple[_core.ReceiverEnd, _core.Delivery]] = []
         self._serving = threading.RLock()  # held while the first message is decoded
         self._generation = _core.generation()
-        self._listener = _core.Listener(allow_uid)
+        # None once closed; whoever still waits in it holds a reference of their own.
+        self._listener: _Listener | None = _Listener(allow_uid)
         self._name = self._listener.name
 
     @property
@@ -63,13 +67,13 @@ class _Server(Closing, Generic[R, M]):
             ForkError: The server belongs to the process that forked this one.
             ValueError: The timeout is negative or NaN.
         """
-        self._check_usable()
+        listener = self._usable()
         if not self._taken:
             # One call into C for all of it: Ctrl-C between the call and its storing would lose the client.
-            self._taken.extend(map(self._listener.accept, itertools.repeat(timeout, 1)))
+            self._taken.extend(map(listener.accept, (timeout,)))
         with self._serving:
-            self._check_usable()  # another thread may have served meanwhile
-            return self._serve()
+            self._usable()  # another thread may have served meanwhile
+            return self._serve(listener)
 
     async def aaccept(self) -> tuple[R, M]:
         """:meth:`accept` for asyncio and trio. Cancelled, it has taken nothing. For a timeout use
@@ -77,7 +81,7 @@ class _Server(Closing, Generic[R, M]):
         """
         from ipc_channel import aio
 
-        return await aio.repeat(self._accept_now, self._listener)
+        return await aio.repeat(self._accept_now, self._usable())
 
     def _accept_now(self) -> tuple[R, M] | None:
         try:
@@ -85,7 +89,7 @@ class _Server(Closing, Generic[R, M]):
         except AcceptTimeout:
             return None
 
-    def _serve(self) -> tuple[R, M]:
+    def _serve(self, listener: _Listener) -> tuple[R, M]:
         end, delivery = self._taken[0]
         try:
             message = _core.decode(self._codec, delivery)
@@ -96,29 +100,32 @@ class _Server(Closing, Generic[R, M]):
         receiver = self._make(end, self._codec)
         del self._taken[0]
         self._served = True
-        self._listener.served()
+        listener.served()
         return receiver, message
 
     @property
     def closed(self) -> bool:
         """Whether it was closed, or has served its client."""
-        return self._listener.closed
+        return self._served or self._listener is None
 
     def close(self) -> None:
         """Stop waiting for a client; whoever waits in ``accept`` gets ClosedError. Again is fine."""
-        self._listener.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
         while self._taken:
             end, delivery = self._taken.pop()
             delivery.close()
             end.close()
 
-    def _check_usable(self) -> None:
+    def _usable(self) -> _Listener:
         if self._generation != _core.generation():
             raise ForkError("this server belongs to the process that forked this one: make a new one here")
         if self._served:
             raise ClosedError("this server has served its one client; make a new one for the next")
-        if self._listener.closed:
+        if self._listener is None:
             raise ClosedError("this server is closed")
+        return self._listener
 
     def __repr__(self) -> str:
         state = "served" if self._served else "closed" if self.closed else self._name
@@ -126,10 +133,9 @@ class _Server(Closing, Generic[R, M]):
 
     # The default argument keeps the function while the interpreter shuts down and clears its modules.
     def __del__(self, warn: Any = warnings.warn, generation: Any = _core.generation) -> None:
-        listener = getattr(self, "_listener", None)  # None when the constructor failed
-        if listener is None:
+        if getattr(self, "_listener", None) is None:  # also when the constructor failed
             return
-        if not listener.closed and self._generation == generation():
+        if not self._served and self._generation == generation():
             warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         self.close()
 

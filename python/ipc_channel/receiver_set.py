@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, cast
 from typing_extensions import TypeVar
 
 from ipc_channel import _core
-from ipc_channel.errors import ClosedError, ForkError, IpcError
+from ipc_channel.errors import ClosedError, ForkError
 from ipc_channel.opaque import OpaqueMessage, OpaqueReceiver
 from ipc_channel.ownership import Closing
 from ipc_channel.receiver import BytesReceiver, Receiver
@@ -54,6 +54,10 @@ class Undecodable(Generic[K]):
 
 
 Event: TypeAlias = Received[K] | Closed[K] | Undecodable[K]
+
+
+class _Core(_core.ReceiverSetCore):
+    """In Python, so that it can be referred to weakly."""
 
 
 class _Member:
@@ -101,7 +105,8 @@ class ReceiverSet(Closing, Generic[K]):
     """
 
     def __init__(self) -> None:
-        self._core = _core.ReceiverSetCore()
+        # None once closed; whoever still waits in it holds a reference of their own.
+        self._core: _Core | None = _Core()
         self._generation = _core.generation()
         self._members: dict[int, _Member] = {}  # by the extension's tokens
         self._tokens: dict[K, int] = {}
@@ -134,14 +139,14 @@ class ReceiverSet(Closing, Generic[K]):
         """
         if not isinstance(cast("object", receiver), _core.ReceiverEnd):
             raise TypeError(f"a ReceiverSet holds receivers, not {type(receiver).__name__}")
-        self._check_usable()
+        core = self._usable()
         with self._table:
             if key is None:
                 key = self._free_key()
             elif key in self._tokens:
                 raise KeyError(key)
             # One call into C, so that Ctrl-C cannot leave a receiver in the set that has no entry here.
-            self._members.update(zip(map(self._core.add, (receiver,)), (_Member(key, receiver),), strict=True))
+            self._members.update(zip(map(core.add, (receiver,)), (_Member(key, receiver),), strict=True))
             self._tokens[key] = next(reversed(self._members))
         return key
 
@@ -156,11 +161,11 @@ class ReceiverSet(Closing, Generic[K]):
             ClosedError: The set is closed.
             ForkError: The set belongs to the process that forked this one.
         """
-        self._check_usable()
+        core = self._usable()
         with self._table:
             token = self._tokens[key]
             try:
-                end = self._core.remove(token)
+                end = core.remove(token)
             except KeyError:
                 # Its end was taken by a select that has not returned yet: Closed is still to come.
                 raise KeyError(key) from None
@@ -170,7 +175,7 @@ class ReceiverSet(Closing, Generic[K]):
             self._forget_removed()
             emptied = not self._tokens
         if emptied:
-            self._core.wake()  # a select that now waits for nothing has to notice
+            core.wake()  # a select that now waits for nothing has to notice
         return receiver
 
     def select(self, timeout: float | None = None) -> list[Event[K]]:
@@ -189,13 +194,13 @@ class ReceiverSet(Closing, Generic[K]):
         """
         deadline = _deadline(timeout)
         while True:
-            self._check_usable()
+            core = self._usable()
             if events := self._decode_taken():
                 return events
             if not self._tokens:
                 raise ValueError("nothing can be selected from an empty ReceiverSet: add a receiver first")
             remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            self._take(remaining)
+            self._take(core, remaining)
             if events := self._decode_taken():
                 return events
             if remaining == 0.0:
@@ -204,7 +209,7 @@ class ReceiverSet(Closing, Generic[K]):
     def try_select(self) -> list[Event[K]]:
         """What is there now, without waiting: like ``select(0)``, and empty for an empty set."""
         if not self._tokens and not self._taken and not self._decoded:
-            self._check_usable()
+            self._usable()
             return []
         return self.select(0)
 
@@ -219,28 +224,27 @@ class ReceiverSet(Closing, Generic[K]):
         """
         from ipc_channel import aio
 
-        return await aio.repeat(self._select_now, self._core)
+        return await aio.repeat(self._select_now, self._usable())
 
     def fileno(self) -> int:
         """A descriptor that is readable when :meth:`try_select` has something to return. ClosedError, ForkError."""
-        self._check_usable()
-        return self._core.fileno()
+        return self._usable().fileno()
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._core.closed
+        return self._core is None
 
     def close(self) -> None:
         """Close every receiver in the set, and wake whoever waits in it with ClosedError. Again is fine."""
-        # Nothing is locked here: in a forked child another thread of the parent may have held the locks.
-        self._core.close()
-        if self._generation == _core.generation():
-            with self._table:
-                self._tokens.clear()
-                # Not cleared: another thread may be in the middle of it, and returns what it has.
-                self._taken = deque()
-                self._decoded = []
+        core, self._core = self._core, None
+        if core is not None:
+            core.close()
+        self._tokens = {}
+        # Replaced, not cleared: another thread may be in the middle of them, and returns what it has. Nothing is
+        # locked: in a forked child another thread of the parent may have held the locks.
+        self._taken = deque()
+        self._decoded = []
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -261,20 +265,26 @@ class ReceiverSet(Closing, Generic[K]):
 
     # The default argument keeps the function while the interpreter shuts down and clears its modules.
     def __del__(self, warn: Any = warnings.warn, generation: Any = _core.generation) -> None:
-        core = getattr(self, "_core", None)  # None when the constructor failed
-        if core is None or core.closed:
+        if getattr(self, "_core", None) is None:  # also when the constructor failed
             return
         if self._generation == generation():  # the parent's is the parent's to close
             warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        core.close()
+        self.close()
 
-    def _check_usable(self) -> None:
+    def _usable(self) -> _Core:
         if self._generation != _core.generation():
             raise ForkError(
                 "this ReceiverSet belongs to the process that forked this one: make a new ReceiverSet here"
             )
-        if self._core.closed:
+        if self._core is None:
             raise ClosedError("this ReceiverSet is closed")
+        return self._core
+
+    def _wake(self) -> None:
+        """For a router: make ``_wait`` return."""
+        core = self._core
+        if core is not None:
+            core.wake()
 
     def _free_key(self) -> K:
         while True:
@@ -283,10 +293,10 @@ class ReceiverSet(Closing, Generic[K]):
                 return key
 
     def _wait(self) -> list[Event[K]]:
-        """``select`` for a router: an empty set waits too, and ``_core.wake()`` ends the wait with no event."""
+        """``select`` for a router: an empty set waits too, and ``_wake`` ends the wait with no event."""
         events = self._decode_taken()
         if not events:
-            self._take(None)
+            self._take(self._usable(), None)
             events = self._decode_taken()
         return events
 
@@ -294,14 +304,14 @@ class ReceiverSet(Closing, Generic[K]):
         """For ``aselect``: None when there is nothing yet."""
         return self.select(0) or None
 
-    def _take(self, timeout: float | None) -> None:
+    def _take(self, core: _Core, timeout: float | None) -> None:
         """Wait, and move what came from the sockets into ``_taken``; nothing when woken or at the timeout."""
         with self._table:
             self._selecting += 1
         try:
             # One call into C for all of it: were the list handed to Python code first, Ctrl-C could strike
             # before it is stored, and the messages in it would be lost.
-            self._taken.extend(itertools.chain.from_iterable(map(self._core.select, (timeout,))))
+            self._taken.extend(itertools.chain.from_iterable(map(core.select, (timeout,))))
         finally:
             with self._table:
                 self._selecting -= 1
@@ -324,11 +334,10 @@ class ReceiverSet(Closing, Generic[K]):
                 with self._table:
                     self._forget_removed()
                     if not self._tokens and self._selecting:
-                        self._core.wake()  # another thread waits for nothing, and has to notice
+                        self._wake()  # another thread waits for nothing, and has to notice
         except BaseException:
             self._decoded[:0] = events
-            if not self._core.closed:
-                self._core.wake()  # fileno() is readable while something is kept here
+            self._wake()  # fileno() is readable while something is kept here
             raise
         return events
 
@@ -345,7 +354,7 @@ class ReceiverSet(Closing, Generic[K]):
             return Undecodable(member.key, came)
         try:
             return Received(member.key, member.decode(came))
-        except IpcError as error:
+        except Exception as error:  # noqa: BLE001  a lack of memory too is this message's alone
             return Undecodable(member.key, error)
 
     def _forget_removed(self) -> None:

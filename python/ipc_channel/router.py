@@ -260,8 +260,8 @@ class Router:
                 self._thread.start()
 
     def _wake(self) -> None:
-        if self._set is not None and not self._set.closed:
-            self._set._core.wake()
+        if self._set is not None:
+            self._set._wake()
 
     def _run(self, receivers: ReceiverSet[_Route]) -> None:
         try:

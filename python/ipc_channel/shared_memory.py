@@ -80,7 +80,8 @@ class SharedMemory(Memory, Closing):
         The first send freezes it: nobody can write to it from then on. With ``mutable=True`` it is never frozen,
         and both sides can write to it at any time; keeping them apart is then up to them.
 
-        Raises ValueError for a negative size, OSError (ENOMEM) when there is not that much memory.
+        Pages are taken when they are first written. Raises ValueError for a negative size, KernelError when the
+        system refuses one so large.
         """
         if size < 0:
             raise ValueError(f"a size cannot be negative: {size}")

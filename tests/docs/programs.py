@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.start_methods import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+"""Those that are tested."""
+
 CONTINUES = "# continues"
 """First line of a block that goes on with the program of the block before."""
 

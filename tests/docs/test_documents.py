@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.programs import Program, programs
-from tests.support.start_methods import ROOT
+from tests.docs.programs import DOCUMENTS, Program, programs
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PROGRAMS = [program for document in DOCUMENTS for program in programs(document)]
 
 

@@ -61,7 +61,7 @@ class Notes:
         self.notes: list[str] = []
         self.at_first = lambda: None
 
-    def advance(self) -> None:
+    def advance(self, size: int) -> None:
         self.done += 1
         if self.done == 1:
             self.at_first()
@@ -179,6 +179,19 @@ def test_names_that_are_no_text_and_names_that_look_like_markup(folder: Path) ->
     assert "\\xff.py" in done.stdout or "\\udcff.py" in done.stdout
 
 
+def test_modules_in_the_current_folder_do_not_disturb_the_workers(folder: Path) -> None:
+    (folder / "tokenize.py").write_text("raise SystemExit('the wrong module')\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ipc_channel", "demo", "."],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_one_file_is_enough(tmp_path: Path) -> None:
     (tmp_path / "only.py").write_text("a = 1\n")
     done = demo(str(tmp_path), "--workers", "2", "--json")
@@ -200,7 +213,7 @@ def test_a_lost_answer_would_be_noticed(
     monkeypatch.setattr(supervisor, "count_alone", one_token_more)
     assert main(["demo", str(folder), "--workers", "2"]) == 1
     out = capsys.readouterr().out
-    assert "The counts DIFFER for 1 files" in out
+    assert f"in 1 of {FILES} files:" in " ".join(out.split())
     assert "Nothing was lost" not in out
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,20 @@ from ipc_channel.cli import main
 from ipc_channel.cli.inspect.processes import InspectError, command
 from ipc_channel.cli.inspect.survey import End, Survey, survey
 from ipc_channel.cli.sock_diag import unix_sockets
-from tests.support.packets import socket_pair
+from tests.support.packets import socket_of, socket_pair
 from tests.support.snippets import CAN_CHANGE_USER, run_snippet
 from tests.support.start_methods import start
 
 
-def end_behind(found: Survey, fd: int) -> End:
-    [end] = [end for end in found.ends if end.fd == fd]
+def inodes_of(sender: ipc.Sender[Any] | ipc.BytesSender) -> tuple[int, int]:
+    """Of the sockets of a sender and of its receiver."""
+    with socket_of(sender) as duplicate:
+        inode = os.fstat(duplicate.fileno()).st_ino
+        return inode, unix_sockets()[inode].peer
+
+
+def end_behind(found: Survey, inode: int) -> End:
+    [end] = [end for end in found.ends if end.inode == inode]
     return end
 
 
@@ -32,8 +40,10 @@ def inspect_self() -> Survey:
 def test_both_ends_of_a_channel_are_shown_with_direction_and_holder() -> None:
     sender, receiver = ipc.channel(int)
     with sender, receiver:
+        first, second = inodes_of(sender)
         found = inspect_self()
-        one, other = end_behind(found, sender.fileno()), end_behind(found, receiver.fileno())
+        one, other = end_behind(found, first), end_behind(found, second)
+        assert os.stat(f"/proc/self/fd/{one.fd}").st_ino == first
     assert (one.kind, other.kind) == ("sender", "receiver")
     assert (one.other_inode, other.other_inode) == (other.inode, one.inode)
     for end, peer in ((one, other), (other, one)):
@@ -46,27 +56,29 @@ def test_both_ends_of_a_channel_are_shown_with_direction_and_holder() -> None:
 def test_unread_bytes_are_shown_at_both_ends_until_they_are_read() -> None:
     sender, receiver = ipc.bytes_channel()
     with sender, receiver:
+        first, second = inodes_of(sender)
         sender.send(bytes(1000))
-        one_message = end_behind(inspect_self(), receiver.fileno()).unread
+        one_message = end_behind(inspect_self(), second).unread
         assert one_message is not None
         assert one_message >= 1000
         sender.send(bytes(1000))
         found = inspect_self()
-        assert end_behind(found, sender.fileno()).unread == 2 * one_message
-        assert end_behind(found, receiver.fileno()).unread == 2 * one_message
-        receiver.recv_many()
-        assert end_behind(inspect_self(), receiver.fileno()).unread == 0
+        assert end_behind(found, first).unread == 2 * one_message
+        assert end_behind(found, second).unread == 2 * one_message
+        assert receiver.recv_many() == [bytes(1000), bytes(1000)]
+        assert end_behind(inspect_self(), second).unread == 0
 
 
 def test_an_end_whose_other_side_is_closed() -> None:
     sender, receiver = ipc.channel(int)
     with receiver:
         sender.send(1)
+        _, inode = inodes_of(sender)
         sender.close()
-        end = end_behind(inspect_self(), receiver.fileno())
+        end = end_behind(inspect_self(), inode)
         assert (end.kind, end.other_end, end.other_held_by) == ("receiver", "gone", ())
         receiver.recv()
-        end = end_behind(inspect_self(), receiver.fileno())
+        end = end_behind(inspect_self(), inode)
         # The kernel no longer tells the direction.
         assert (end.kind, end.other_end, end.unread) == ("sender or receiver", "gone", None)
 
@@ -75,13 +87,15 @@ def test_an_end_inside_an_unread_message_is_in_flight() -> None:
     carrier, arrivals = ipc.channel()
     sender, receiver = ipc.channel(int)
     with carrier, arrivals, receiver:
+        _, inode = inodes_of(sender)
         carrier.send(sender)
-        end = end_behind(inspect_self(), receiver.fileno())
+        end = end_behind(inspect_self(), inode)
         assert (end.kind, end.other_end, end.other_held_by) == ("receiver", "not visible", ())
         with arrivals.recv() as arrived:
-            end = end_behind(inspect_self(), receiver.fileno())
+            found = inspect_self()
+            end = end_behind(found, inode)
             assert end.other_end == "held"
-            assert end.other_held_by[0].fds == (arrived.fileno(),)
+            assert end.other_held_by[0].fds == (end_behind(found, inodes_of(arrived)[0]).fd,)
 
 
 def hold(release: ipc.Receiver[None], *_: object) -> None:
@@ -94,11 +108,12 @@ def test_another_process_that_holds_the_other_end_is_named() -> None:
     release, released = ipc.channel(type(None))
     kinds = (ipc.Receiver[None],)
     with release, released, start("subprocess", hold, released, kinds=kinds) as child:
-        end = end_behind(inspect_self(), release.fileno())
+        end = end_behind(inspect_self(), inodes_of(release)[0])
         assert [holder.pid for holder in end.other_held_by] == [child.pid]
         assert end.other_held_by[0].command == command(child.pid) != "?"
         [fd] = end.other_held_by[0].fds
-        theirs = end_behind(survey(child.pid), fd)
+        theirs = end_behind(survey(child.pid), end.other_inode)
+        assert theirs.fd == fd
         assert (theirs.kind, theirs.other_inode) == ("receiver", end.inode)
         release.send(None)
         child.result()
@@ -109,7 +124,7 @@ def test_every_process_that_holds_the_same_end_is_listed() -> None:
     sender, receiver = ipc.channel(int)
     with release, released, sender, receiver, start("fork", hold, released) as child:
         found = inspect_self()
-        end = end_behind(found, sender.fileno())
+        end = end_behind(found, inodes_of(sender)[0])
         assert [holder.pid for holder in end.also_held_by] == [child.pid]
         assert sorted(holder.pid for holder in end.other_held_by) == sorted([os.getpid(), child.pid])
         release.send(None)
@@ -117,22 +132,23 @@ def test_every_process_that_holds_the_same_end_is_listed() -> None:
 
 
 def test_a_one_shot_server_and_the_client_that_waits_for_it() -> None:
-    before = len(inspect_self().servers)
     with ipc.OneShotServer(int) as server:
-        assert [entry.waiting for entry in inspect_self().servers[before:]] == [0]
+        assert [entry.waiting for entry in inspect_self().servers] == [0]
         with ipc.connect(server.name, int) as client:
+            with socket_of(client) as duplicate:
+                inode = os.fstat(duplicate.fileno()).st_ino
             found = inspect_self()
             assert [entry.waiting for entry in found.servers] == [1]
-            end = end_behind(found, client.fileno())
+            end = end_behind(found, inode)
             assert (end.kind, end.other_end, end.unread) == ("sender", "not accepted", None)
             client.send(1)
             receiver, _ = server.accept()
             with receiver:
                 found = inspect_self()
                 assert found.servers == ()
-                end = end_behind(found, client.fileno())
+                end = end_behind(found, inode)
                 assert (end.kind, end.other_end) == ("sender", "held")
-                assert end_behind(found, receiver.fileno()).kind == "receiver"
+                assert end_behind(found, end.other_inode).kind == "receiver"
 
 
 def test_a_server_for_other_users_is_listed_too() -> None:
@@ -205,7 +221,7 @@ def test_a_process_of_another_user() -> None:
         "import sys; from ipc_channel.cli import main; sys.exit(main(['inspect', sys.argv[1]]))",
         str(os.getpid()),
         as_other_user=True,
-        preload=("ipc_channel.cli.inspect.survey",),
+        preload=("locale", "shutil", "ipc_channel.cli.inspect.survey"),
         check=False,
     )
     assert done.returncode == 1
@@ -225,7 +241,7 @@ def test_without_privileges_one_sees_what_is_ones_own() -> None:
     done = run_snippet(
         "\n".join(line[8:] for line in source.splitlines()),
         as_other_user=True,
-        preload=("ipc_channel", "ipc_channel.cli.inspect.report", "ipc_channel.cli.inspect.survey"),
+        preload=("locale", "shutil", "ipc_channel.cli.inspect.report", "ipc_channel.cli.inspect.survey"),
     )
     found = json.loads(done.stdout)
     assert sorted(end["kind"] for end in found["ends"]) == ["receiver", "sender"]
@@ -245,19 +261,21 @@ def test_json_and_tables_tell_the_same(capsys: pytest.CaptureFixture[str], monke
     sender, receiver = ipc.channel(int)
     with sender, receiver:
         sender.send(1)
+        inodes = inodes_of(sender)
         assert main(["inspect", "--json", str(os.getpid())]) == 0
         found = json.loads(capsys.readouterr().out)
         assert main(["inspect", str(os.getpid())]) == 0
         tables = capsys.readouterr().out
-        fds = {sender.fileno(): "sender", receiver.fileno(): "receiver"}
     assert found["pid"] == os.getpid()
-    ends = {end["fd"]: end for end in found["ends"]}
+    ends = {end["inode"]: end for end in found["ends"]}
     lines = [[cell.strip() for cell in line.split("│")] for line in tables.splitlines()]
-    for fd, kind in fds.items():
-        assert ends[fd]["kind"] == kind
-        [row] = [line for line in lines if line[1:3] == [str(fd), kind]]
-        assert row[4] == f"{ends[fd]['unread']} B"
-        assert row[3] == f"this process (fd {ends[fd]['other_held_by'][0]['fds'][0]})"
+    for inode, kind in zip(inodes, ("sender", "receiver"), strict=True):
+        end = ends[inode]
+        assert end["kind"] == kind
+        assert end["unread"] > 0
+        [row] = [line for line in lines if line[1:3] == [str(end["fd"]), kind]]
+        assert row[3] == f"this process (fd {end['other_held_by'][0]['fds'][0]})"
+        assert row[4] == f"{end['unread']} B"
 
 
 def test_a_process_without_channels(capsys: pytest.CaptureFixture[str]) -> None:

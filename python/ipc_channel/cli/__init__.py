@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["main"]
 
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipc-channel", description="Channels between processes: see them work, and look into them."
     )
-    parser.add_argument("--version", action="version", version=f"ipc-channel {_version()}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
@@ -101,11 +100,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version() -> str:
-    try:
-        return version("ipc-channel")
-    except PackageNotFoundError:
-        return "(not installed)"
+class _ShowVersion(argparse.Action):
+    """As argparse's own, but looks the version up only when asked: that costs more than all of the above."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"ipc-channel {version('ipc-channel')}")
+        except PackageNotFoundError:
+            print("ipc-channel (not installed)")
+        parser.exit()
 
 
 def _workers(text: str) -> int:

@@ -4,6 +4,7 @@ Codecs know them only through this table, which each of those modules fills for 
 lie below the ends that use them.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, LABEL_TYPED
@@ -59,4 +60,4 @@ def describe(form: Any) -> str:
         return "None"
     if isinstance(form, type) and get_origin(form) is None:
         return form.__qualname__
-    return repr(form).replace("typing.", "")
+    return re.sub(r"\b(?:typing|ipc_channel\.\w+)\.", "", repr(form))

@@ -13,7 +13,7 @@ from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED, Parcel, ReceiverEnd, S
 from ipc_channel.codecs.frames import Incoming, OutgoingPickle, stack
 from ipc_channel.codecs.kinds import LABEL_NAMES, kind_of
 from ipc_channel.codecs.typed import TypedCodec, typed_codec
-from ipc_channel.errors import DecodeError
+from ipc_channel.errors import DecodeError, EncodeError
 
 if TYPE_CHECKING:
     from ipc_channel._core import Delivery, Handle
@@ -31,8 +31,15 @@ def _encode(message: Any, dumps: Callable[..., bytes] = pickle.dumps) -> bytes |
     finally:
         frames.pop()
     if frame or buffers:
-        return Parcel(payload, frame, buffers)
+        return Parcel(payload, frame, [_flat(buffer) for buffer in buffers])
     return payload
+
+
+def _flat(buffer: pickle.PickleBuffer) -> memoryview:
+    try:
+        return buffer.raw()
+    except BufferError as error:
+        raise EncodeError("a PickleBuffer in the message is not contiguous: send a contiguous copy") from error
 
 
 def _decode_delivery(delivery: "Delivery") -> Any:

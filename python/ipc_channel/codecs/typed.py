@@ -36,7 +36,8 @@ class TypedCodec:
         self.label = LABEL_TYPED
         self.form = form
         """The type, as the user wrote it."""
-        self.accepts = accepted(form)
+        classes = accepted(form)
+        self.accepts = classes[0] if classes is not None and len(classes) == 1 else classes
         self.encode: Callable[[Any], bytes | Parcel]
         self.decode: Callable[[bytes], Any]
         self.decode_delivery: Callable[[Delivery], Any] | None

@@ -58,9 +58,9 @@ def _cores(
         case _core.SenderEnd() | _core.ReceiverEnd():
             return [kept]
         case ReceiverSet():
-            return [kept._core]
+            return [] if kept._core is None else [kept._core]
         case OneShotServer() | BytesOneShotServer():
-            return [kept._listener]
+            return [] if kept._listener is None else [kept._listener]
         case Router():
             return []
         case _:

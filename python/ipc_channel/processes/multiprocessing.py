@@ -102,6 +102,7 @@ def _into_child(handle: "_core.Handle", popen: Any) -> Any:
     descriptor = _duplicate(handle)
     cargo.descriptors.append(descriptor)
     if isinstance(handle, _core.ReceiverEnd):
+        handle.depart().abort()  # raises now, rather than once the child has started, if it cannot move
         cargo.receivers.append(handle)
     return popen.DupFd(popen.duplicate_for_child(descriptor))
 

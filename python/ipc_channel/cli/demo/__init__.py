@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     title = f"Counting with {arguments.workers} workers"
     try:
         with (
-            progress(console, title, len(modules)) as display,
+            progress(console, title, modules) as display,
             Supervisor(modules, arguments.workers, display) as supervisor,
         ):
             supervisor.run()
     except (DemoError, IpcError) as error:
         return _fail(str(error))
-    with progress(console, "Checking in one process", len(modules)) as display:
+    with progress(console, "Checking in one process", modules) as display:
         check = count_alone(modules, display)
 
     result = Result(_printable(root), modules, supervisor, check)

@@ -25,10 +25,13 @@ class ProgressDisplay:
         self._console = console
         self._progress = progress
         self._task = task
+        self._files = 0
 
-    def advance(self) -> None:
+    def advance(self, size: int) -> None:
         """One more file is done."""
-        self._progress.advance(self._task)
+        self._files += 1
+        # By bytes: the largest files come first, so a bar of files would crawl and then rush.
+        self._progress.update(self._task, advance=size, files=self._files)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -36,22 +39,22 @@ class ProgressDisplay:
 
 
 @contextmanager
-def progress(console: "Console", title: str, files: int) -> Generator[ProgressDisplay, None, None]:
+def progress(console: "Console", title: str, modules: Sequence[Module]) -> Generator[ProgressDisplay, None, None]:
     """Show the progress of one count on ``console``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     if not console.is_terminal:
         console.print(title, markup=False, highlight=False)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("files"),
+        TextColumn("{task.fields[files]} of {task.fields[all]} files"),
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        yield ProgressDisplay(console, bars, bars.add_task(title, total=files))
+        size = sum(module.size for module in modules)
+        yield ProgressDisplay(console, bars, bars.add_task(title, total=size, files=0, all=len(modules)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +212,8 @@ def _show_verdict(result: Result, console: "Console") -> None:
     if result.different:
         names = ", ".join(result.modules[number].name for number in result.different[:_NAMED])
         console.print(
-            f"The counts DIFFER for {len(result.different)} files, which either changed meanwhile or were"
-            f" lost: {names}",
+            f"The counts DIFFER, by changes meanwhile or by a loss, in {len(result.different)} of"
+            f" {len(result.modules)} files: {names}",
             style="bold red",
             markup=False,
         )

@@ -33,8 +33,8 @@ class DemoError(Exception):
 class Display(Protocol):
     """Where the supervisor reports what happens."""
 
-    def advance(self) -> None:
-        """One more file is done."""
+    def advance(self, size: int) -> None:
+        """One more file, of ``size`` bytes, is done."""
 
     def note(self, text: str) -> None:
         """Something worth a line has happened."""
@@ -95,7 +95,7 @@ def count_alone(modules: Sequence[Module], display: Display) -> Count:
         else:
             count.source_bytes += len(source)
             count.answers[number] = count_tokens(number, source)
-        display.advance()
+        display.advance(module.size)
     count.seconds = time.perf_counter() - start
     return count
 
@@ -204,7 +204,7 @@ class Supervisor:
         except OSError as error:
             self.count.unreadable[number] = error.strerror or str(error)
             self._size_done += module.size
-            self._display.advance()
+            self._display.advance(module.size)
             return
         reply, answer = ipc.channel(Answer)
         with reply, answer, ipc.SharedMemory.from_bytes(source) as memory:
@@ -269,7 +269,7 @@ class Supervisor:
         self.count.source_bytes += answer.source_bytes
         self._size_done += module.size
         self.messages += 1
-        self._display.advance()
+        self._display.advance(module.size)
 
     def _retire(self, worker: Worker) -> None:
         """No more jobs for this worker."""

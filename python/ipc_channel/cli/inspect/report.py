@@ -111,8 +111,8 @@ def _other_end(found: Survey, end: End) -> str:
             return "a one-shot server that has not accepted yet"
         case "not visible":
             if found.unreadable:
-                return "in flight inside a message, or held by a process you may not see"
-            return "in flight inside an unread message"
+                return "in flight, or in a process you may not see"
+            return "in flight in an unread message"
 
 
 def _names(pid: int, holders: Iterable[Holder]) -> str:

@@ -1,0 +1,187 @@
+"""What the conformance suite runs against: the one place that knows how each implementation is called.
+
+A test asks its ``implementation`` for ends and messages and for nothing else, so another implementation
+(another codec, another wire) is one more entry in ``IMPLEMENTATIONS``.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+import ipc_channel as ipc
+from ipc_channel import _core
+
+
+class Kind(enum.Enum):
+    """What a channel carries."""
+
+    DATA = "data"
+    """``bytes``, without handles."""
+    PARCELS = "parcels"
+    """What ``Implementation.parcel`` makes: ``bytes`` and handles."""
+
+
+DATA: Final = Kind.DATA
+PARCELS: Final = Kind.PARCELS
+
+
+class TypedParcel(Struct):
+    """Handles of every sort, where the data channels are ``channel(bytes)`` or ``channel()``."""
+
+    payload: bytes = b""
+    senders: list[ipc.Sender[bytes]] = field(default_factory=list)
+    receivers: list[ipc.Receiver[bytes]] = field(default_factory=list)
+    parcel_senders: list[ipc.Sender[TypedParcel]] = field(default_factory=list)
+    parcel_receivers: list[ipc.Receiver[TypedParcel]] = field(default_factory=list)
+    opaque_senders: list[ipc.OpaqueSender] = field(default_factory=list)
+    opaque_receivers: list[ipc.OpaqueReceiver] = field(default_factory=list)
+    regions: list[ipc.SharedMemory] = field(default_factory=list)
+    files: list[ipc.Fd] = field(default_factory=list)
+
+
+class BytesParcel(Struct):
+    """The same where the data channels are ``bytes_channel()``."""
+
+    payload: bytes = b""
+    senders: list[ipc.BytesSender] = field(default_factory=list)
+    receivers: list[ipc.BytesReceiver] = field(default_factory=list)
+    parcel_senders: list[ipc.Sender[BytesParcel]] = field(default_factory=list)
+    parcel_receivers: list[ipc.Receiver[BytesParcel]] = field(default_factory=list)
+    opaque_senders: list[ipc.OpaqueSender] = field(default_factory=list)
+    opaque_receivers: list[ipc.OpaqueReceiver] = field(default_factory=list)
+    regions: list[ipc.SharedMemory] = field(default_factory=list)
+    files: list[ipc.Fd] = field(default_factory=list)
+
+
+class Implementation(ABC):
+    """An implementation under test."""
+
+    name: str
+    parcel: Callable[..., Any]
+    """Makes a message of a channel of parcels; the arguments are the fields of ``TypedParcel``."""
+
+    @abstractmethod
+    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
+        """A new channel's two ends."""
+
+    @abstractmethod
+    def make_server(self, kind: Kind) -> Any:
+        """A one-shot server of such a channel."""
+
+    @abstractmethod
+    def connect(self, name: str, kind: Kind) -> Any:
+        """The sender of a one-shot server's client."""
+
+    @abstractmethod
+    def end_types(self, kind: Kind) -> tuple[Any, Any]:
+        """What the two ends are declared as by a subprocess that inherits them."""
+
+    @abstractmethod
+    def restore(self, opaque: Any, kind: Kind) -> Any:
+        """The end that an opaque one was."""
+
+    def make_receiver_set(self) -> Any:
+        """An empty receiver set."""
+        return ipc.ReceiverSet()
+
+    def make_router(self, **options: Any) -> Any:
+        """A router without routes."""
+        return ipc.Router(**options)
+
+    def make_memory(self, content: bytes) -> Any:
+        """A region of shared memory."""
+        return ipc.SharedMemory.from_bytes(content)
+
+    def payload_filling_a_packet(self, kind: Kind, handles: int = 0) -> bytes:
+        """The largest payload that travels inside a packet, as data or in a parcel with so many files."""
+        probe = bytes(60_000)
+        sender, receiver = self.make_channel(kind)
+        with sender, receiver, open("/dev/null") as null:
+            message = probe if kind is DATA else self.parcel(payload=probe, files=[ipc.Fd(null)] * handles)
+            sender.send(message)
+            received = receiver.recv()
+            for file in [] if kind is DATA else received.files:
+                file.close()
+            overhead = sender.statistics().bytes - len(probe) + 4 * handles
+        return bytes(_core.native_max_inline() - overhead)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Typed(Implementation):
+    """``channel(T)``: msgspec on native packets."""
+
+    name = "typed"
+    parcel = TypedParcel
+    _types: Final[dict[Kind, Any]] = {DATA: bytes, PARCELS: TypedParcel}
+
+    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.channel(self._types[kind])
+
+    def make_server(self, kind: Kind) -> Any:
+        return ipc.OneShotServer(self._types[kind])
+
+    def connect(self, name: str, kind: Kind) -> Any:
+        return ipc.connect(name, self._types[kind])
+
+    def end_types(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.Sender[self._types[kind]], ipc.Receiver[self._types[kind]]
+
+    def restore(self, opaque: Any, kind: Kind) -> Any:
+        return opaque.to(self._types[kind])
+
+
+class Pickled(Implementation):
+    """``channel()``: pickle on native packets."""
+
+    name = "pickled"
+    parcel = TypedParcel
+
+    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.channel()
+
+    def make_server(self, kind: Kind) -> Any:
+        return ipc.OneShotServer()
+
+    def connect(self, name: str, kind: Kind) -> Any:
+        return ipc.connect(name)
+
+    def end_types(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.Sender, ipc.Receiver
+
+    def restore(self, opaque: Any, kind: Kind) -> Any:
+        return opaque.to(trusted=True)
+
+
+class Bytes(Implementation):
+    """``bytes_channel()`` for data, and typed channels to carry its ends."""
+
+    name = "bytes"
+    parcel = BytesParcel
+
+    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.bytes_channel() if kind is DATA else ipc.channel(BytesParcel)
+
+    def make_server(self, kind: Kind) -> Any:
+        return ipc.BytesOneShotServer() if kind is DATA else ipc.OneShotServer(BytesParcel)
+
+    def connect(self, name: str, kind: Kind) -> Any:
+        return ipc.connect_bytes(name) if kind is DATA else ipc.connect(name, BytesParcel)
+
+    def end_types(self, kind: Kind) -> tuple[Any, Any]:
+        if kind is DATA:
+            return ipc.BytesSender, ipc.BytesReceiver
+        return ipc.Sender[BytesParcel], ipc.Receiver[BytesParcel]
+
+    def restore(self, opaque: Any, kind: Kind) -> Any:
+        return opaque.to(bytes if kind is DATA else BytesParcel)
+
+
+IMPLEMENTATIONS: Final[dict[str, Implementation]] = {each.name: each for each in (Typed(), Pickled(), Bytes())}
+"""By name, which is what travels to child processes."""
