@@ -51,6 +51,11 @@ mod _core {
     #[pymodule_export]
     use waiter::Waiter;
 
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        process::refuse_subinterpreters(module.py())
+    }
+
     #[pymodule_export]
     const LABEL_BYTES: u8 = codec::LABEL_BYTES;
     #[pymodule_export]

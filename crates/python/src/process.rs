@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ipc_channel_transport as transport;
 use ipc_channel_transport::{Error, SharedMemory, os, wire};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyImportError, PyTypeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::errors::{self, Subject};
@@ -15,6 +16,20 @@ use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
 use crate::receiver_set::ReceiverSetCore;
 use crate::sender_end::SenderEnd;
+
+/// The transport's state is the process's, and what this module keeps of Python is one interpreter's.
+pub fn refuse_subinterpreters(_py: Python<'_>) -> PyResult<()> {
+    #[allow(unsafe_code)]
+    // SAFETY: the GIL is held, so there is a current interpreter; both calls only read.
+    let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if id == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "ipc_channel works in a process's main interpreter only, and this is a subinterpreter; \
+         use it in the main interpreter or in a process of its own",
+    ))
+}
 
 /// Takes a descriptor over if `check` likes it; otherwise it stays whose it was.
 fn adopt(

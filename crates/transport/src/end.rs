@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::os::fork;
 use crate::os::poll::{self, Alarm, Epoll, Interest};
+use crate::os::{descriptor, fork};
 use crate::sync::{Lock, Locked};
 
 /// Why an end is no longer usable here.
@@ -145,7 +145,14 @@ impl End {
 
     /// Closes it and wakes everybody who waits for it. Does nothing to an end that is gone.
     pub fn close(&self) {
-        drop(self.leave(Gone::Closed));
+        let Ok(socket) = self.leave(Gone::Closed) else {
+            return;
+        };
+        // Threads that were using the socket when this process was forked off do not exist here, and what
+        // they held is never dropped: the other side would wait for an end of stream that does not come.
+        if self.born_in != fork::generation() && Arc::strong_count(&socket) > 1 {
+            descriptor::disconnect(socket.as_fd());
+        }
     }
 
     fn leave(&self, why: Gone) -> Result<Arc<OwnedFd>> {

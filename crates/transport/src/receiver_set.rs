@@ -108,6 +108,9 @@ impl ReceiverSet {
             let mut events = Vec::new();
             for token in self.epoll.ready(EVENTS_A_CALL)? {
                 if token == WAKE {
+                    // The ring of a close is for everybody: it is never silenced.
+                    let members = self.members.lock();
+                    members.check_open()?;
                     woken = self.wake.silence();
                 } else if let Some(event) = self.take_event(token)? {
                     events.push((token, event));

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(unsafe_code)]
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use ipc_channel_transport::os::fork::generation;
+use ipc_channel_transport::os::poll::{Interest, is_ready};
 use ipc_channel_transport::{
     Deadline, Error, Outgoing, Parcel, Receiver, ReceiverSet, Sender, channel, close_inherited,
 };
@@ -155,4 +157,81 @@ fn a_set_is_not_the_childs() {
     }));
     send(&sender, b"x").unwrap();
     assert_eq!(set.select(soon()).unwrap().len(), 1);
+}
+
+/// Runs `during` while another thread waits on `receiver`.
+fn while_waiting(receiver: Receiver, timeout: Duration, during: impl FnOnce(&Receiver)) -> Error {
+    let receiver = Arc::new(receiver);
+    let waiting = thread::spawn({
+        let receiver = receiver.clone();
+        move || receiver.recv(Deadline::after(timeout))
+    });
+    thread::sleep(Duration::from_millis(100));
+    during(&receiver);
+    match waiting.join().unwrap() {
+        Ok(message) => panic!("nothing was sent, and {message:?} came"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_child_that_closes_its_copy_does_not_wake_the_parent() {
+    let (_sender, receiver) = channel().unwrap();
+    let fileno = receiver.end().fileno(Interest::Readable).unwrap();
+    let outcome = while_waiting(receiver, Duration::from_millis(300), |receiver| {
+        assert!(in_child(|| {
+            receiver.end().close();
+            true
+        }));
+        // SAFETY: the end is open, and so is its descriptor.
+        let readiness = unsafe { BorrowedFd::borrow_raw(fileno) };
+        assert!(!is_ready(readiness, Interest::Readable).unwrap());
+    });
+    // A counter that went on ringing would never let the deadline be looked at.
+    assert!(matches!(outcome, Error::TimedOut), "{outcome:?}");
+}
+
+#[test]
+fn close_inherited_closes_what_the_parents_threads_were_using() {
+    let (sender, receiver) = channel().unwrap();
+    let (report, reported) = channel().unwrap();
+    let (hold, held) = channel().unwrap();
+    while_waiting(receiver, Duration::from_millis(300), |_| {
+        // SAFETY: as in `in_child`; this child outlives the closure, so it is made by hand.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: kills this process, should it hang.
+            unsafe { libc::alarm(20) };
+            close_inherited(&[report.end().id(), held.end().id()]);
+            let closed = send(&report, b"closed").is_ok();
+            let released = matches!(held.recv(soon()), Err(Error::Disconnected));
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(i32::from(!(closed && released))) };
+        }
+        assert_eq!(reported.recv(soon()).unwrap().payload(), b"closed");
+    });
+    // Only the child could still hold the receiver, through the socket its parent's thread was using.
+    assert!(matches!(send(&sender, b"x"), Err(Error::ReceiverGone)));
+    drop(hold);
+}
+
+#[test]
+fn closing_a_set_wakes_every_thread_that_selects() {
+    for _ in 0..50 {
+        let set = Arc::new(ReceiverSet::new().unwrap());
+        let (_sender, receiver) = channel().unwrap();
+        set.add(&receiver).unwrap();
+        let selecting: Vec<_> = (0..3)
+            .map(|_| {
+                let set = set.clone();
+                thread::spawn(move || set.select(soon()))
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(2));
+        set.close();
+        for thread in selecting {
+            let outcome = thread.join().unwrap();
+            assert!(matches!(outcome, Err(Error::Gone(_))), "{outcome:?}");
+        }
+    }
 }

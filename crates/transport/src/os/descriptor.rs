@@ -1,11 +1,12 @@
 //! Descriptors from a peer: what they are is asked before anything is done with them.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::SealFlags;
-use rustix::io::FdFlags;
+use rustix::fs::{Mode, OFlags, SealFlags};
+use rustix::io::{DupFlags, FdFlags};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::error::{Error, Result};
@@ -13,6 +14,17 @@ use crate::error::{Error, Result};
 /// A second descriptor of the same open file, close-on-exec.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|e| Error::kernel("fcntl(F_DUPFD_CLOEXEC)", e))
+}
+
+/// Closes the open file behind a descriptor whose number others still hold: it becomes `/dev/null`.
+pub fn disconnect(fd: BorrowedFd<'_>) {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    if let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty()) {
+        // SAFETY: the number is open and stays the property of its owners; what they find behind it from
+        // now on answers every socket call with ENOTSOCK.
+        let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) });
+        let _ = rustix::io::dup3(&null, &mut target, DupFlags::CLOEXEC);
+    }
 }
 
 /// An inherited descriptor must not be inherited further.

@@ -21,53 +21,66 @@ pub enum Interest {
 }
 
 /// A counter that wakes whoever polls it.
+///
+/// A fork's child has its parent's alarms, and they are the same counters: rung by the child, one would
+/// ring in the parent for ever. So an alarm is dead in every process but the one that made it.
 #[derive(Debug)]
-pub struct Alarm(OwnedFd);
+pub struct Alarm {
+    counter: OwnedFd,
+    made_in: u64,
+}
 
 impl Alarm {
     /// A silent one.
     pub fn new() -> Result<Alarm> {
-        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(Alarm)
-            .map_err(|e| Error::kernel("eventfd", e))
+        let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| Error::kernel("eventfd", e))?;
+        Ok(Alarm {
+            counter,
+            made_in: fork::generation(),
+        })
+    }
+
+    /// Whether this process made it.
+    pub fn is_ours(&self) -> bool {
+        self.made_in == fork::generation()
     }
 
     /// Rings until silenced.
     pub fn ring(&self) {
-        // EAGAIN: the counter is at its maximum, so it is ringing already.
-        let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
+        if self.is_ours() {
+            // EAGAIN: the counter is at its maximum, so it is ringing already.
+            let one = 1u64.to_ne_bytes();
+            let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.counter, &one));
+        }
     }
 
     /// Silences it; whether it had been ringing.
     pub fn silence(&self) -> bool {
-        rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0u8; 8])).is_ok()
+        self.is_ours()
+            && rustix::io::retry_on_intr(|| rustix::io::read(&self.counter, &mut [0u8; 8])).is_ok()
     }
 }
 
 impl AsFd for Alarm {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.counter.as_fd()
     }
 }
 
 thread_local! {
-    // With the generation: a fork's child shares the descriptor, so it must make its own.
-    static MINE: RefCell<Option<(u64, Arc<Alarm>)>> = const { RefCell::new(None) };
+    static MINE: RefCell<Option<Arc<Alarm>>> = const { RefCell::new(None) };
 }
 
 /// This thread's alarm, made at its first wait: one descriptor a waiting thread, none an end.
 pub fn thread_alarm() -> Result<Arc<Alarm>> {
-    MINE.with(|mine| {
-        let mut mine = mine.borrow_mut();
-        let generation = fork::generation();
-        if let Some((made_in, alarm)) = &*mine
-            && *made_in == generation
-        {
-            return Ok(alarm.clone());
+    MINE.with_borrow_mut(|mine| match mine {
+        Some(alarm) if alarm.is_ours() => Ok(alarm.clone()),
+        _ => {
+            let alarm = Arc::new(Alarm::new()?);
+            *mine = Some(alarm.clone());
+            Ok(alarm)
         }
-        let alarm = Arc::new(Alarm::new()?);
-        *mine = Some((generation, alarm.clone()));
-        Ok(alarm)
     })
 }
 
