@@ -53,6 +53,8 @@ pub struct End {
     inner: Lock<Inner>,
     /// What is waited for instead of the socket itself.
     behind: Option<Arc<Epoll>>,
+    /// Whether its socket's queue can hold anything.
+    receives: bool,
     id: u64,
     born_in: u64,
 }
@@ -63,11 +65,20 @@ static REGISTRY: Lock<Option<HashMap<u64, Weak<End>>>> = Lock::new(None);
 impl End {
     /// An open end.
     pub fn new(socket: Arc<OwnedFd>) -> Arc<End> {
-        End::behind(socket, None)
+        End::make(socket, None, true)
+    }
+
+    /// An open end whose socket is shut for reading.
+    pub fn of_sender(socket: Arc<OwnedFd>) -> Arc<End> {
+        End::make(socket, None, false)
     }
 
     /// An open end that is ready when `epoll` is.
     pub fn behind(socket: Arc<OwnedFd>, epoll: Option<Arc<Epoll>>) -> Arc<End> {
+        End::make(socket, epoll, true)
+    }
+
+    fn make(socket: Arc<OwnedFd>, epoll: Option<Arc<Epoll>>, receives: bool) -> Arc<End> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let end = Arc::new(End {
             inner: Lock::new(Inner {
@@ -78,6 +89,7 @@ impl End {
                 own: None,
             }),
             behind: epoll,
+            receives,
             id,
             born_in: fork::generation(),
         });
@@ -127,7 +139,11 @@ impl End {
     /// Ends what [`End::begin_move`] began: gone for the reason given, or open again.
     pub fn finish_move(&self, outcome: Option<Gone>) {
         match outcome {
-            Some(why) => drop(self.leave(why)),
+            Some(why) => {
+                if let Ok(socket) = self.leave(why) {
+                    self.let_go(socket);
+                }
+            }
             None => {
                 let mut inner = self.inner.lock();
                 if let State::Moving(socket) = &inner.state {
@@ -152,6 +168,16 @@ impl End {
         // they held is never dropped: the other side would wait for an end of stream that does not come.
         if self.born_in != fork::generation() && Arc::strong_count(&socket) > 1 {
             descriptor::disconnect(socket.as_fd());
+        }
+        self.let_go(socket);
+    }
+
+    /// Closes a socket whose queue may hold whatever files a peer has put there; who still uses it does so.
+    fn let_go(&self, socket: Arc<OwnedFd>) {
+        if self.receives
+            && let Some(socket) = Arc::into_inner(socket)
+        {
+            descriptor::close_unknown(vec![socket]);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::error::{ConnectFailure, Error, Result};
 use crate::message::Message;
 use crate::os::poll::{self, Epoll, Interest};
 use crate::os::{process, socket};
-use crate::receiver::{self, Receiver};
+use crate::receiver::{self, Receiver, Vain};
 use crate::sender::Sender;
 use crate::sync::Lock;
 
@@ -88,11 +88,13 @@ impl Listener {
     /// A client's connection and its first message. Clients that leave without one, send something else,
     /// or are of a user who may not, are turned away unseen.
     pub fn accept(&self, deadline: Deadline) -> Result<(Receiver, Message)> {
+        let mut vain = Vain::default();
         loop {
             self.admit_clients()?;
-            if let Some(served) = self.first_message()? {
+            if let Some(served) = self.first_message(&vain)? {
                 return Ok(served);
             }
+            vain.once_more(deadline)?;
             self.end.wait(Interest::Readable, deadline)?;
         }
     }
@@ -117,7 +119,7 @@ impl Listener {
         })
     }
 
-    fn first_message(&self) -> Result<Option<(Receiver, Message)>> {
+    fn first_message(&self, vain: &Vain) -> Result<Option<(Receiver, Message)>> {
         let mut clients = self.clients.lock();
         let mut at = 0;
         while let Some(client) = clients.get(at) {
@@ -127,7 +129,12 @@ impl Listener {
                     self.news.remove(client.end().socket()?.as_fd());
                     return Ok(Some((client, message)));
                 }
-                Err(Error::Empty) => at += 1,
+                Err(Error::Empty) => {
+                    if vain.is_suspicious() {
+                        client.look_at_the_first()?;
+                    }
+                    at += 1;
+                }
                 Err(Error::Disconnected | Error::Protocol(_)) => {
                     let client = clients.swap_remove(at);
                     self.news.remove(client.end().socket()?.as_fd());

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Gone};
 use crate::error::{Error, Result};
 use crate::message::Message;
+use crate::os::descriptor::Leftovers;
 use crate::os::poll::{self, Interest};
 use crate::os::process::Claim;
 use crate::os::socket::{self, Peeked};
@@ -56,20 +57,32 @@ impl Receiver {
     /// [`Error::Protocol`] is for that packet alone, which is consumed. After any other error the packet
     /// is still there.
     pub fn try_recv(&self) -> Result<Message> {
+        let mut leftovers = Leftovers::default();
         self.end.while_open(|socket| {
             self.claim.take()?;
-            take_message(socket)
+            take_message(socket, &mut leftovers)
         })
     }
 
     /// The next message, waiting for it until the deadline.
     pub fn recv(&self, deadline: Deadline) -> Result<Message> {
+        let mut vain = Vain::default();
         loop {
             match self.try_recv() {
-                Err(Error::Empty) => self.end.wait(Interest::Readable, deadline)?,
+                Err(Error::Empty) => vain.once_more(deadline)?,
                 other => return other,
             }
+            if vain.is_suspicious() {
+                self.look_at_the_first()?;
+            }
+            self.end.wait(Interest::Readable, deadline)?;
         }
+    }
+
+    /// Undoes what another holder of the socket may have done to make a full queue look empty.
+    pub(crate) fn look_at_the_first(&self) -> Result<()> {
+        self.end
+            .while_open(|socket| socket::peek_at_the_first(socket.as_fd()))
     }
 
     /// Waits until a message or the end of the stream is there; false at the deadline.
@@ -119,11 +132,37 @@ impl Receiver {
     }
 }
 
+/// Counts the waits that ended although nothing was there: another thread was faster, or a hostile peer
+/// that holds a duplicate of the socket makes it look ready. Such a wait never sleeps, so by itself it sees
+/// neither the deadline nor a signal.
+#[derive(Debug, Default)]
+pub(crate) struct Vain(u32);
+
+impl Vain {
+    /// Called before each wait.
+    pub(crate) fn once_more(&mut self, deadline: Deadline) -> Result<()> {
+        const LOOK_FOR_SIGNALS_EVERY: u32 = 1024;
+        if self.0 > 0 && deadline.passed() {
+            return Err(Error::TimedOut);
+        }
+        self.0 += 1;
+        if self.0.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) {
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// So many that other threads are hardly the reason.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.0 > 16
+    }
+}
+
 /// Takes the message at the head of a queue; see [`Receiver::try_recv`] for the errors.
 ///
 /// Invariant: a packet leaves the queue only once its message is complete in our hands, or once it is
 /// known to be forged. The caller keeps other threads away between the look and the taking.
-fn take_message(socket: &OwnedFd) -> Result<Message> {
+fn take_message(socket: &OwnedFd, leftovers: &mut Leftovers) -> Result<Message> {
     PACKET.with_borrow_mut(|buffer| {
         let (len, fds) = match socket::peek(socket.as_fd(), buffer)? {
             Peeked::Nothing => return Err(Error::Empty),
@@ -134,7 +173,7 @@ fn take_message(socket: &OwnedFd) -> Result<Message> {
                 ..
             } => {
                 let came = fds.len();
-                descriptor::close_unknown(fds);
+                leftovers.fds = fds;
                 return Err(Error::TooManyHandles(format!(
                     "the next message carries descriptors, and this process has room for {came} only; \
                      close some or raise the limit (ulimit -n), then receive it again"
@@ -142,15 +181,13 @@ fn take_message(socket: &OwnedFd) -> Result<Message> {
             }
             Peeked::Packet { len, fds, .. } => (len, fds),
         };
+        leftovers.fds = fds;
         let message = match buffer.get(..len) {
-            Some(packet) => native::read(packet, fds),
-            None => {
-                descriptor::close_unknown(fds);
-                Err(Error::Protocol(format!(
-                    "a packet from the peer is {len} bytes long, and {} are the most",
-                    native::MAX_PACKET
-                )))
-            }
+            Some(packet) => native::read(packet, leftovers),
+            None => Err(Error::Protocol(format!(
+                "a packet from the peer is {len} bytes long, and {} are the most",
+                native::MAX_PACKET
+            ))),
         };
         if matches!(message, Ok(_) | Err(Error::Protocol(_))) {
             socket::discard(socket.as_fd())?;

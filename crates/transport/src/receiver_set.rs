@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::os::poll::{self, Alarm, Epoll, Interest};
 use crate::os::{descriptor, fork};
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, Vain};
 use crate::sync::Lock;
 
 /// Receivers looked at in one call; the kernel brings the others forward in the next.
@@ -102,6 +102,7 @@ impl ReceiverSet {
     /// At least one event; none at the deadline or after [`ReceiverSet::wake`]. At most one a receiver,
     /// so a flood on one of them cannot keep the others waiting.
     pub fn select(&self, deadline: Deadline) -> Result<Vec<(u64, Event)>> {
+        let mut vain = Vain::default();
         loop {
             self.check_process()?;
             let mut woken = false;
@@ -112,7 +113,7 @@ impl ReceiverSet {
                     let members = self.members.lock();
                     members.check_open()?;
                     woken = self.wake.silence();
-                } else if let Some(event) = self.take_event(token)? {
+                } else if let Some(event) = self.take_event(token, &vain)? {
                     events.push((token, event));
                 }
             }
@@ -120,14 +121,17 @@ impl ReceiverSet {
             if woken || !events.is_empty() {
                 return Ok(events);
             }
-            match poll::wait(&[(self.epoll.as_fd(), Interest::Readable)], deadline) {
+            let waited = vain
+                .once_more(deadline)
+                .and_then(|()| poll::wait(&[(self.epoll.as_fd(), Interest::Readable)], deadline));
+            match waited {
                 Err(Error::TimedOut) => return Ok(Vec::new()),
                 other => other?,
             }
         }
     }
 
-    fn take_event(&self, token: u64) -> Result<Option<Event>> {
+    fn take_event(&self, token: u64, vain: &Vain) -> Result<Option<Event>> {
         let mut members = self.members.lock();
         let Some(receiver) = members.receivers.get(&token) else {
             // Another thread removed it since it became ready.
@@ -135,10 +139,18 @@ impl ReceiverSet {
         };
         Ok(Some(match receiver.try_recv() {
             Ok(message) => Event::Message(message),
-            Err(Error::Empty) => return Ok(None),
+            Err(Error::Empty) => {
+                if vain.is_suspicious() {
+                    receiver.look_at_the_first()?;
+                }
+                return Ok(None);
+            }
             // Closed from inside a forked child by close_inherited, or at its end: out it goes.
             Err(Error::Disconnected | Error::Gone(_)) => {
-                self.expel(&mut members, token);
+                // Closed when the lock is free again.
+                let expelled = self.expel(&mut members, token);
+                drop(members);
+                drop(expelled);
                 Event::Closed
             }
             Err(e) => Event::Failed(e),

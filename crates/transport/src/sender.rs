@@ -32,7 +32,7 @@ impl Sender {
     /// Takes over a channel's socket.
     pub fn from_socket(socket: OwnedFd) -> Result<Sender> {
         Ok(Sender {
-            end: End::new(Arc::new(socket)),
+            end: End::of_sender(Arc::new(socket)),
             peer_pid: None,
         })
     }
@@ -41,7 +41,7 @@ impl Sender {
     pub(crate) fn connected(socket: OwnedFd) -> Result<Sender> {
         let peer_pid = Some(process::peer_of(socket.as_fd())?.pid);
         Ok(Sender {
-            end: End::new(Arc::new(socket)),
+            end: End::of_sender(Arc::new(socket)),
             peer_pid,
         })
     }
@@ -69,7 +69,7 @@ impl Sender {
     /// Another handle on the same sending end.
     pub fn duplicate(&self) -> Result<Sender> {
         Ok(Sender {
-            end: End::new(Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?)),
+            end: End::of_sender(Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?)),
             peer_pid: self.peer_pid,
         })
     }
@@ -77,7 +77,7 @@ impl Sender {
     /// Moves the end into a new object; this one is gone for the reason given.
     pub fn take(&self, why: Gone) -> Result<Sender> {
         Ok(Sender {
-            end: End::new(self.end.take(why)?),
+            end: End::of_sender(self.end.take(why)?),
             peer_pid: self.peer_pid,
         })
     }

@@ -196,7 +196,7 @@ fn damaged_chains() {
         socket::send(inlet.as_fd(), &[IoSlice::new(&index)], &fds).unwrap();
     };
     type Share = (u32, usize);
-    let damaged: [&[Share]; 7] = [
+    let damaged: [&[Share]; 8] = [
         &[],
         &[(0, 253)],
         &[(0, 253), (0, 47)],
@@ -204,22 +204,31 @@ fn damaged_chains() {
         &[(0, 253), (u32::MAX, 47)],
         &[(0, 253), (1, 46)],
         &[(1, 253), (0, 47)],
+        &[(1, 47), (0, 253)],
     ];
     for shares in damaged {
         let (inlet, outlet) = socket::pair().unwrap();
         for (index, count) in shares {
             put(&inlet, *index, *count);
         }
-        forger.refused(&packet, &[outlet.as_raw_fd(), inlet.as_raw_fd()]);
         forger.refused(&packet, &[outlet.as_raw_fd()]);
+        forger.refused(&packet, &[outlet.as_raw_fd(), inlet.as_raw_fd()]);
     }
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
-    forger.refused(&packet, &[reader.as_raw_fd(), writer.as_raw_fd()]);
-    // The same chain undamaged, its packets in any order.
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    forger.refused(&packet, &[reader.as_raw_fd()]);
+    // A socket that was never connected: the kernel's own error is the peer's doing.
+    let unconnected = rustix::net::socket(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        None,
+    )
+    .unwrap();
+    forger.refused(&packet, &[unconnected.as_raw_fd()]);
+    // The same chain undamaged.
     let (inlet, outlet) = socket::pair().unwrap();
-    put(&inlet, 1, 47);
     put(&inlet, 0, 253);
-    forger.send(&packet, &[outlet.as_raw_fd(), inlet.as_raw_fd()]);
+    put(&inlet, 1, 47);
+    forger.send(&packet, &[outlet.as_raw_fd()]);
     assert_eq!(forger.receiver.try_recv().unwrap().handles.len(), 300);
 }
 

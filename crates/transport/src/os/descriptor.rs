@@ -1,7 +1,7 @@
 //! Descriptors from a peer: what they are is asked before anything is done with them.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use rustix::io::{DupFlags, FdFlags};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::error::{Error, Result};
+use crate::os::socket;
 
 /// A second descriptor of the same open file, close-on-exec.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -86,6 +87,25 @@ pub fn check_sealed_memory(fd: BorrowedFd<'_>) -> Result<SealedMemory> {
     })
 }
 
+/// Descriptors that came with a packet and are not yet part of a message. What is left is closed when this
+/// is dropped, which must be after the packet has left its queue (or else the queue's are the last ones, and
+/// whoever takes the packet off closes them) and after every lock is released.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Descriptors of any kind.
+    pub fds: Vec<OwnedFd>,
+    /// Sockets with more of them in their queues.
+    pub chains: Vec<OwnedFd>,
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let mut all = std::mem::take(&mut self.fds);
+        all.append(&mut self.chains);
+        close_unknown(all);
+    }
+}
+
 /// Closes descriptors of unknown kind. Closing some files can block for as long as their sender chose (a
 /// TCP socket that lingers, a file of a FUSE server), so those that might are closed on a thread of their
 /// own, and waited for a moment only: normally they are closed when this returns.
@@ -110,7 +130,8 @@ pub fn close_unknown(fds: Vec<OwnedFd>) {
 }
 
 fn closes_at_once(fd: &OwnedFd) -> bool {
-    sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+    // A socket whose queue holds descriptors closes those too.
+    check_channel_socket(fd.as_fd()).is_ok() && socket::holds_nothing(fd.as_fd())
         || rustix::fs::fcntl_get_seals(fd).is_ok()
         || rustix::pipe::fcntl_getpipe_size(fd).is_ok()
 }

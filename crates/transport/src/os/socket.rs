@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
+use crate::os::descriptor;
 
 /// The kernel's limit on descriptors in one packet (SCM_MAX_FD).
 pub const MAX_FDS_A_PACKET: usize = 253;
@@ -129,7 +130,10 @@ pub enum Peeked {
 pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Peeked> {
     match receive(socket, buffer, libc::MSG_PEEK | libc::MSG_TRUNC)? {
         None => Ok(Peeked::Nothing),
-        Some(packet) if packet.len == 0 => peek_at_nothing(socket),
+        Some(packet) if packet.len == 0 => {
+            descriptor::close_unknown(packet.fds);
+            peek_at_nothing(socket)
+        }
         Some(packet) => Ok(packet.into()),
     }
 }
@@ -145,8 +149,68 @@ fn peek_at_nothing(socket: BorrowedFd<'_>) -> Result<Peeked> {
     match again? {
         None => ask(false).map(|()| Peeked::Nothing),
         Some(packet) if packet.len == 0 && !packet.has_credentials => Ok(Peeked::End),
-        Some(packet) => ask(false).map(|()| packet.into()),
+        Some(packet) if packet.len == 0 => ask(false).map(|()| packet.into()),
+        // Another holder of the socket took the empty packet meanwhile; this one was not copied out.
+        Some(packet) => {
+            descriptor::close_unknown(packet.fds);
+            ask(false).map(|()| Peeked::Nothing)
+        }
     }
+}
+
+/// From now on each [`peek`] looks at the packet after the last one looked at, beginning with the first.
+pub fn peek_one_after_the_other(socket: BorrowedFd<'_>) -> Result<()> {
+    set_peek_offset(socket, 0)
+}
+
+/// From now on each [`peek`] looks at the first packet, as it is unless another holder changed it.
+pub fn peek_at_the_first(socket: BorrowedFd<'_>) -> Result<()> {
+    set_peek_offset(socket, -1)
+}
+
+fn set_peek_offset(socket: BorrowedFd<'_>, offset: libc::c_int) -> Result<()> {
+    // SAFETY: the option's value is an int that outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            ptr::from_ref(&offset).cast(),
+            size_of_val(&offset) as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(Error::kernel("setsockopt(SO_PEEK_OFF)", last_errno()))
+    }
+}
+
+/// Whether the queue of a seqpacket socket is certainly empty, so that closing it closes nothing else.
+pub fn holds_nothing(socket: BorrowedFd<'_>) -> bool {
+    let nothing_to_see = || {
+        // SAFETY: a msghdr of zeroes asks for no bytes and no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: as above.
+        if unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) } < 0 {
+            return (true, matches!(last_errno(), Errno::AGAIN | Errno::NOTCONN));
+        }
+        // Control data that had no room show as MSG_CTRUNC.
+        (false, message.msg_flags & libc::MSG_CTRUNC == 0)
+    };
+    // The sum over all packets: empty ones remain to be told from the end of the stream.
+    if !rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0) {
+        return false;
+    }
+    let (certain, nothing) = nothing_to_see();
+    if certain || !nothing {
+        return nothing;
+    }
+    // Even an empty packet has credentials. Off again, or else a sender gets a name of its own.
+    let ask = |on| rustix::net::sockopt::set_socket_passcred(socket, on).is_ok();
+    let nothing = ask(true) && nothing_to_see().1;
+    ask(false) && nothing
 }
 
 /// Takes the first packet off the queue; the queue's own descriptors in it are closed by the kernel.
@@ -222,6 +286,15 @@ fn receive(
             // ECONNRESET: the peer closed without reading what was sent back to it. Its packets follow.
             Errno::INTR | Errno::CONNRESET => {}
             Errno::AGAIN => return Ok(None),
+            // Never connected: a forged end, from which nothing will ever come. As the end of a stream.
+            Errno::NOTCONN | Errno::INVAL => {
+                return Ok(Some(Packet {
+                    len: 0,
+                    fds: Vec::new(),
+                    fds_missing: false,
+                    has_credentials: false,
+                }));
+            }
             e => return Err(Error::kernel("recvmsg", e)),
         }
     }

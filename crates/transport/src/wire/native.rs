@@ -11,7 +11,7 @@
 //!   the buffers, each at a multiple of 64
 //! descriptors beside it
 //!   the memory file, if flagged; then the handles' own descriptors, one each,
-//!   or, when those are too many, pairs of sockets that hold chains of them
+//!   or, when those are too many, sockets that hold chains of them
 //! ```
 //!
 //! Invariant: a packet is in the receiver's queue whole or not at all, and whatever it refers to (the
@@ -24,8 +24,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::fd_chain::{self, Chain};
+use crate::fd_chain;
 use crate::message::{Body, Handle, HandleRef, Message, Parcel, Received};
+use crate::os::descriptor::Leftovers;
 use crate::os::memory::{self, Access, Mapping};
 use crate::os::{descriptor, socket};
 use crate::receiver::Receiver;
@@ -90,7 +91,7 @@ pub struct Packet<'a> {
     tables: Vec<u8>,
     parts: Vec<&'a [u8]>,
     body_file: Option<OwnedFd>,
-    chains: Vec<Chain>,
+    chains: Vec<OwnedFd>,
     // Kept open until the packet is sent; a borrowed one would not outlive a concurrent close.
     handle_fds: Vec<Arc<OwnedFd>>,
     files: Vec<BorrowedFd<'a>>,
@@ -137,7 +138,7 @@ impl<'a> Packet<'a> {
             packet.fds = packet
                 .chains
                 .iter()
-                .flat_map(|chain| chain.fds().map(|fd| fd.as_raw_fd()))
+                .map(|chain| chain.as_raw_fd())
                 .collect();
         }
         if layout.len > MAX_INLINE {
@@ -272,12 +273,11 @@ fn forged<T>(what: &str) -> Result<T> {
 /// Reads a packet that is still in its queue.
 ///
 /// After [`Error::Protocol`] the packet should be discarded; after any other error it may be read again,
-/// and nothing of it is lost. Descriptors that do not become part of the message are closed.
-pub fn read(packet: &[u8], fds: Vec<OwnedFd>) -> Result<Message> {
-    let mut unread = Unread(fds);
+/// and nothing of it is lost. Descriptors that do not become part of the message stay in `unread`.
+pub fn read(packet: &[u8], unread: &mut Leftovers) -> Result<Message> {
     let header = Header::read(packet)?;
     let body = if header.body_in_file {
-        Body::Sealed(Arc::new(map_body(&header, &mut unread)?))
+        Body::Sealed(Arc::new(map_body(&header, unread)?))
     } else if packet.len() - HEADER_LEN == header.body_len {
         Body::Inline(packet[HEADER_LEN..].to_vec())
     } else {
@@ -311,8 +311,8 @@ pub fn read(packet: &[u8], fds: Vec<OwnedFd>) -> Result<Message> {
         .zip(&words)
         .map(|(place, word)| (place, word & 1 != 0))
         .collect();
-    let handles = read_handles(&header, kinds, &mut unread)?;
-    if !unread.0.is_empty() {
+    let handles = read_handles(&header, kinds, unread)?;
+    if !unread.fds.is_empty() {
         return forged("carries descriptors that it does not mention");
     }
     Ok(Message {
@@ -323,19 +323,8 @@ pub fn read(packet: &[u8], fds: Vec<OwnedFd>) -> Result<Message> {
     })
 }
 
-/// Descriptors not yet known to be ours; what is left when this is dropped may be of any kind.
-struct Unread(Vec<OwnedFd>);
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        if !self.0.is_empty() {
-            descriptor::close_unknown(std::mem::take(&mut self.0));
-        }
-    }
-}
-
-fn map_body(header: &Header, unread: &mut Unread) -> Result<Mapping> {
-    let Some(file) = unread.0.first() else {
+fn map_body(header: &Header, unread: &mut Leftovers) -> Result<Mapping> {
+    let Some(file) = unread.fds.first() else {
         return forged("lacks the file with its body");
     };
     let sealed = descriptor::check_sealed_memory(file.as_fd())?;
@@ -347,19 +336,24 @@ fn map_body(header: &Header, unread: &mut Unread) -> Result<Mapping> {
     }
     // Copy-on-write: buffers that were writable at the sender are writable here, in private pages.
     let mapping = Mapping::new(file.as_fd(), header.body_len, Access::CopyOnWrite)?;
-    unread.0.remove(0);
+    unread.fds.remove(0);
     Ok(mapping)
 }
 
-fn read_handles(header: &Header, kinds: &[u8], unread: &mut Unread) -> Result<Vec<Received>> {
+fn read_handles(header: &Header, kinds: &[u8], unread: &mut Leftovers) -> Result<Vec<Received>> {
     if header.chains > 0 {
-        let sockets = std::mem::take(&mut unread.0);
-        unread.0 = fd_chain::read(sockets, header.chains, header.handles)?;
+        unread.chains = std::mem::take(&mut unread.fds);
+        fd_chain::read(
+            &unread.chains,
+            header.chains,
+            header.handles,
+            &mut unread.fds,
+        )?;
     }
-    if unread.0.len() != header.handles {
+    if unread.fds.len() != header.handles {
         return forged("carries another number of descriptors than it says");
     }
-    for (entry, fd) in kinds.chunks_exact(4).zip(&unread.0) {
+    for (entry, fd) in kinds.chunks_exact(4).zip(&unread.fds) {
         match entry[0] {
             KIND_SENDER | KIND_RECEIVER => descriptor::check_channel_socket(fd.as_fd())?,
             KIND_MEMORY => descriptor::check_sealed_memory(fd.as_fd()).map(drop)?,
@@ -370,7 +364,7 @@ fn read_handles(header: &Header, kinds: &[u8], unread: &mut Unread) -> Result<Ve
     // Every descriptor is what the packet says: nothing is thrown away from here on but by an error of
     // the kernel's, which leaves the packet in its queue.
     let mut handles = Vec::with_capacity(header.handles);
-    for (entry, fd) in kinds.chunks_exact(4).zip(std::mem::take(&mut unread.0)) {
+    for (entry, fd) in kinds.chunks_exact(4).zip(std::mem::take(&mut unread.fds)) {
         let handle = match entry[0] {
             KIND_SENDER => Handle::Sender(Sender::from_socket(fd)?),
             KIND_RECEIVER => Handle::Receiver(Receiver::from_socket(fd)?),
