@@ -1,11 +1,12 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
 use ipc_channel_transport::Message;
+use pyo3::exceptions::PyBufferError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyString;
 
-use crate::delivery::{Delivery, View};
+use crate::delivery::{Delivery, View, copied};
 use crate::errors;
 use crate::parcel::Encoded;
 
@@ -59,6 +60,9 @@ impl Plug {
             Some(encode) => encode.bind(py).call1((message,)).and_then(Encoded::new),
         };
         encoded.map_err(|error| {
+            if error.is_instance_of::<PyBufferError>(py) {
+                return error;
+            }
             let name = intern!(py, "EncodeError");
             errors::from_codec(py, error, name, "the message cannot be encoded")
         })
@@ -68,7 +72,7 @@ impl Plug {
     pub fn decode(&self, py: Python<'_>, message: Message) -> PyResult<Py<PyAny>> {
         let plain = message.handles.is_empty() && message.buffers.is_empty();
         let decoded = match (plain, &self.decode, &self.decode_delivery) {
-            (true, None, _) => Ok(PyBytes::new(py, message.payload()).into_any()),
+            (true, None, _) => copied(py, message.payload()).map(Bound::into_any),
             (true, Some(decode), _) => {
                 View::of_payload(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
             }

@@ -56,7 +56,7 @@ impl Delivery {
     /// The encoded message.
     #[getter]
     fn payload(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
-        self.with(|message| Ok(PyBytes::new(py, message.payload()).unbind()))
+        self.with(|message| Ok(copied(py, message.payload())?.unbind()))
     }
 
     /// Takes the handles out, as bare objects; once only.
@@ -91,8 +91,8 @@ impl Delivery {
     }
 
     /// Closes the handles that were not taken.
-    fn close(&self) {
-        self.discard();
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.discard());
     }
 }
 
@@ -111,12 +111,27 @@ fn buffer(
             };
             Py::new(py, view)?.into_any()
         }
-        body if readonly => PyBytes::new(py, &body.bytes()[place.clone()])
+        body if readonly => copied(py, &body.bytes()[place.clone()])?
             .into_any()
             .unbind(),
-        body => PyByteArray::new(py, &body.bytes()[place.clone()])
-            .into_any()
-            .unbind(),
+        body => {
+            let bytes = &body.bytes()[place.clone()];
+            let fill = |copy: &mut [u8]| {
+                copy.copy_from_slice(bytes);
+                Ok(())
+            };
+            PyByteArray::new_with(py, bytes.len(), fill)?
+                .into_any()
+                .unbind()
+        }
+    })
+}
+
+/// A copy as a bytes object. Its size is the peer's choice: MemoryError and not a panic if there is no room.
+pub fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |copy| {
+        copy.copy_from_slice(bytes);
+        Ok(())
     })
 }
 
@@ -141,7 +156,7 @@ impl View {
                 };
                 Ok(Bound::new(py, view)?.into_any())
             }
-            _ => Ok(PyBytes::new(py, message.payload()).into_any()),
+            _ => copied(py, message.payload()).map(Bound::into_any),
         }
     }
 }
@@ -231,5 +246,6 @@ fn copy_of_plain(message: &Message) -> Message {
         payload: message.payload.clone(),
         buffers: Vec::new(),
         handles: Vec::new(),
+        seat: None,
     }
 }

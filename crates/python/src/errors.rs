@@ -7,6 +7,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
+const EINTR: i32 = 4;
+const EMFILE: i32 = 24;
+
 /// What the error happened to, for the message.
 #[derive(Clone, Copy)]
 pub enum Subject {
@@ -70,9 +73,9 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
         Error::ReceiverGone => exception(intern!(py, "ReceiverGone"), text),
         Error::Gone(why) => exception(intern!(py, "ClosedError"), gone(why, subject)),
         // Callers check signals and call again; this is what remains if one does not.
-        Error::Interrupted => exception(intern!(py, "KernelError"), (libc_eintr(), text)),
+        Error::Interrupted => exception(intern!(py, "KernelError"), (EINTR, text)),
         Error::Protocol(_) => exception(intern!(py, "ProtocolError"), text),
-        Error::TooManyHandles(_) => exception(intern!(py, "TooManyHandles"), (libc_emfile(), text)),
+        Error::TooManyHandles(_) => exception(intern!(py, "TooManyHandles"), (EMFILE, text)),
         Error::Connect { .. } => exception(intern!(py, "ConnectError"), text),
         Error::Forked { what, owner } => exception(
             intern!(py, "ForkError"),
@@ -93,14 +96,6 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
             None => exception(intern!(py, "KernelError"), text),
         },
     }
-}
-
-fn libc_eintr() -> i32 {
-    4
-}
-
-fn libc_emfile() -> i32 {
-    24
 }
 
 fn gone(why: Gone, subject: Subject) -> String {
@@ -127,10 +122,7 @@ fn gone(why: Gone, subject: Subject) -> String {
 /// of an `EncodeError` or `DecodeError`.
 pub fn from_codec(py: Python<'_>, error: PyErr, name: &Bound<'_, PyString>, what: &str) -> PyErr {
     let own = class(py, intern!(py, "IpcError")).is_ok_and(|base| error.is_instance(py, &base));
-    if own
-        || !error.is_instance_of::<PyException>(py)
-        || error.is_instance_of::<PyMemoryError>(py)
-        || error.is_instance_of::<PyBufferError>(py)
+    if own || !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py)
     {
         return error;
     }

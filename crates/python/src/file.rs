@@ -49,6 +49,21 @@ impl File {
     }
 }
 
+/// Closing some files blocks for as long as a peer likes.
+fn close(state: State) {
+    if let State::Owned(file) = state
+        && let Some(file) = Arc::into_inner(file)
+    {
+        descriptor::close_unknown(vec![file]);
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        close(std::mem::replace(&mut *self.state(), State::Closed));
+    }
+}
+
 fn closed(py: Python<'_>) -> PyErr {
     match errors::class(py, pyo3::intern!(py, "ClosedError")) {
         Ok(class) => PyErr::from_type(class, "this file is closed or detached"),
@@ -114,7 +129,6 @@ impl File {
     /// Close the descriptor if this object owns it. Closing twice does nothing.
     fn close(&self, py: Python<'_>) {
         let state = std::mem::replace(&mut *self.state(), State::Closed);
-        // Closing some files blocks.
-        py.detach(|| drop(state));
+        py.detach(|| close(state));
     }
 }

@@ -53,7 +53,10 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        process::refuse_subinterpreters(module.py())
+        process::refuse_subinterpreters(module.py())?;
+        // Now, and not at the first use: a fork in the middle of that would leave the child waiting for it.
+        ipc_channel_transport::os::fork::prepare_process();
+        Ok(())
     }
 
     #[pymodule_export]

@@ -72,13 +72,13 @@ impl Listener {
     }
 
     /// Stop listening: the one client is served. Others are told so until `close`.
-    fn served(&self) {
-        self.listener.served();
+    fn served(&self, py: Python<'_>) {
+        py.detach(|| self.listener.served());
     }
 
     /// Stop listening and give the name up.
-    fn close(&self) {
-        self.listener.close();
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.listener.close());
     }
 }
 

@@ -138,26 +138,29 @@ impl Memory {
         flags: c_int,
     ) -> PyResult<()> {
         let this = slf.get();
-        let region = this.region.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(region) = &*region else {
-            return Err(raise(slf.py(), Error::Gone(Gone::Closed)));
+        // Counted before the lock is released, so that nobody closes the region under the view; and
+        // released before Python runs again, which may ask for this object.
+        let region = {
+            let region = this.region.lock().unwrap_or_else(PoisonError::into_inner);
+            this.views.fetch_add(1, Ordering::AcqRel);
+            region.clone()
         };
-        let start = region.view().map_err(|e| raise(slf.py(), e))?;
-        // SAFETY: `view` keeps the mapping until `release`, which comes when the buffer is released; the
-        // buffer holds a reference to this object, which cannot be closed while it has views.
-        let filled = unsafe {
-            delivery::fill(
-                view,
-                &slf,
-                start.as_ptr(),
-                this.len,
-                region.is_frozen(),
-                flags,
-            )
+        let filled = match &region {
+            None => Err(raise(slf.py(), Error::Gone(Gone::Closed))),
+            Some(region) => region
+                .view()
+                .map_err(|e| raise(slf.py(), e))
+                .and_then(|start| {
+                    let readonly = region.is_frozen();
+                    // SAFETY: `view` keeps the mapping until `release`, which comes when the buffer is
+                    // released; the buffer holds a reference to this object, which cannot be closed while
+                    // it has views.
+                    unsafe { delivery::fill(view, &slf, start.as_ptr(), this.len, readonly, flags) }
+                        .inspect_err(|_| region.release())
+                }),
         };
-        match &filled {
-            Ok(()) => drop(this.views.fetch_add(1, Ordering::AcqRel)),
-            Err(_) => region.release(),
+        if filled.is_err() {
+            this.views.fetch_sub(1, Ordering::AcqRel);
         }
         filled
     }

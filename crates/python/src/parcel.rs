@@ -1,7 +1,5 @@
 //! Messages that are encoded and not yet sent.
 
-use std::sync::Mutex;
-
 use ipc_channel_transport as transport;
 use ipc_channel_transport::{Deadline, Error, HandleRef, Outgoing, RegionView};
 use pyo3::buffer::PyBuffer;
@@ -9,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::handle::OutgoingHandle;
+use crate::handle::{Held, OutgoingHandle};
 use crate::timeout;
 
 /// Bodies from this size on are copied and written without the GIL.
@@ -107,6 +105,11 @@ impl Encoded {
             Ok(handles) => handles,
             Err(error) => return Ok(Err(error)),
         };
+        for held in &handles {
+            if let Held::Receiver(receiver) = held {
+                receiver.check_nothing_kept(py)?;
+            }
+        }
         let parcel = transport::Parcel {
             payload,
             buffers: buffers
@@ -170,4 +173,4 @@ fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
 
 /// An encoded message that has not been sent. Its handles have not moved.
 #[pyclass(frozen, module = "ipc_channel._core")]
-pub struct Prepared(pub Mutex<Encoded>);
+pub struct Prepared(pub Encoded);

@@ -115,8 +115,8 @@ impl ReceiverEnd {
 
     /// Close the end. Senders learn of it at their next send; whoever waits here gets `ClosedError`.
     /// Closing twice does nothing.
-    fn close(&self) {
-        self.receiver.end().close();
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.receiver.end().close());
     }
 
     /// A file descriptor for `select`, `selectors` and event loops: readable exactly while a message or
@@ -195,17 +195,6 @@ pub struct Receiving {
 }
 
 impl Receiving {
-    /// The next message before decoding.
-    fn take(slf: &Bound<'_, Self>, deadline: Deadline) -> PyResult<Result<Message, Error>> {
-        let end = slf.as_super().get();
-        match end.receiver.try_recv() {
-            Err(Error::Empty) if !deadline.passed() => {
-                timeout::interruptible(slf.py(), || end.receiver.recv(deadline))
-            }
-            outcome => Ok(outcome),
-        }
-    }
-
     fn decode(slf: &Bound<'_, Self>, message: Message) -> PyResult<Py<PyAny>> {
         let end = slf.as_super().get();
         end.counters
@@ -214,12 +203,28 @@ impl Receiving {
     }
 
     fn next(slf: &Bound<'_, Self>, deadline: Deadline) -> PyResult<Result<Py<PyAny>, Error>> {
-        if let Some(kept) = Receiving::pop_kept(slf) {
-            return kept.map(Ok);
-        }
-        match Receiving::take(slf, deadline)? {
-            Ok(message) => Receiving::decode(slf, message).map(Ok),
-            Err(error) => Ok(Err(error)),
+        let end = slf.as_super().get();
+        loop {
+            if !end.kept().is_empty() {
+                if let Err(error) = end.receiver.check_usable() {
+                    return Ok(Err(error));
+                }
+                if let Some(kept) = Receiving::pop_kept(slf) {
+                    return kept.map(Ok);
+                }
+            }
+            let taken = match end.receiver.try_recv() {
+                Err(Error::Empty) if !deadline.passed() => {
+                    slf.py().detach(|| end.receiver.recv(deadline))
+                }
+                outcome => outcome,
+            };
+            match taken {
+                Ok(message) => return Receiving::decode(slf, message).map(Ok),
+                // By a signal, or by another thread that keeps something for this one.
+                Err(Error::Interrupted) => slf.py().check_signals()?,
+                Err(error) => return Ok(Err(error)),
+            }
         }
     }
 
@@ -233,9 +238,13 @@ impl Receiving {
         Some(first)
     }
 
-    fn keep(slf: &Bound<'_, Self>, outcomes: impl Iterator<Item = PyResult<Py<PyAny>>>) {
+    /// Puts what was taken back to the front.
+    fn keep(slf: &Bound<'_, Self>, outcomes: Vec<PyResult<Py<PyAny>>>) {
         let end = slf.as_super().get();
-        end.kept().extend(outcomes);
+        let mut kept = end.kept();
+        for outcome in outcomes.into_iter().rev() {
+            kept.push_front(outcome);
+        }
         end.receiver.end().hint(true);
     }
 }
@@ -311,19 +320,19 @@ impl Receiving {
             match next {
                 Ok(message) => messages.push(message),
                 Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(slf.py()) => {
-                    Receiving::keep(slf, std::iter::once(Err(error)));
+                    Receiving::keep(slf, vec![Err(error)]);
                     break;
                 }
                 // Ctrl-C and its like go out at once; what was received waits for the next call.
                 Err(interrupt) => {
-                    Receiving::keep(slf, messages.into_iter().map(Ok));
+                    Receiving::keep(slf, messages.into_iter().map(Ok).collect());
                     return Err(interrupt);
                 }
             }
             if messages.len().is_multiple_of(1024)
                 && let Err(interrupt) = slf.py().check_signals()
             {
-                Receiving::keep(slf, messages.into_iter().map(Ok));
+                Receiving::keep(slf, messages.into_iter().map(Ok).collect());
                 return Err(interrupt);
             }
         }

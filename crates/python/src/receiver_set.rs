@@ -117,7 +117,7 @@ impl ReceiverSetCore {
     }
 
     /// Close every receiver in it.
-    fn close(&self) {
-        self.set.close();
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.set.close());
     }
 }

@@ -1,8 +1,6 @@
 //! Sending ends.
 
 use std::os::fd::IntoRawFd;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc_channel_transport as transport;
@@ -134,8 +132,8 @@ impl SenderEnd {
 
     /// Close the end. The receiver's stream ends when every sender of it is closed and everything sent
     /// has been received. Closing twice does nothing.
-    fn close(&self) {
-        self.sender.end().close();
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.sender.close());
     }
 
     /// The socket's file descriptor, writable while there is room. Raises `ClosedError`.
@@ -261,15 +259,12 @@ impl Sending {
 
     /// Encode a message, to be published later.
     fn prepare(&self, message: &Bound<'_, PyAny>) -> PyResult<Prepared> {
-        self.plug
-            .encode(message)
-            .map(|encoded| Prepared(Mutex::new(encoded)))
+        self.plug.encode(message).map(Prepared)
     }
 
     /// Publish a prepared message. False when there is no room. Raises as `send`.
     fn try_publish(slf: &Bound<'_, Self>, prepared: &Prepared) -> PyResult<bool> {
-        let encoded = prepared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match publish(slf, &encoded, timeout::at_once())? {
+        match publish(slf, &prepared.0, timeout::at_once())? {
             Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(e) => Err(SenderEnd::raise(slf.py(), e)),

@@ -219,7 +219,7 @@ impl End {
             let left = deadline.remaining().unwrap_or(slice).min(slice);
             return match poll::wait(&[(watched.as_fd(), interest)], Deadline::after(left)) {
                 Err(Error::TimedOut) if !deadline.passed() => Ok(()),
-                outcome => outcome,
+                outcome => outcome.map(drop),
             };
         };
         let watched = {
@@ -235,14 +235,19 @@ impl End {
             ],
             deadline,
         );
+        // A hint rings without taking the alarm from the list.
+        let mut rung = matches!(&outcome, Ok(ready) if ready.contains(1));
         let mut inner = self.inner.lock();
         match inner.waiting.iter().position(|a| Arc::ptr_eq(a, &alarm)) {
             Some(place) => drop(inner.waiting.swap_remove(place)),
             // Whoever closed the end took it from the list and rang it, under this same lock.
-            None => drop(alarm.silence()),
+            None => rung = true,
+        }
+        if rung {
+            alarm.silence();
         }
         inner.open()?;
-        outcome
+        outcome.map(drop)
     }
 
     /// A descriptor for an event loop, which stays valid while the returned value lives.
@@ -266,13 +271,23 @@ impl End {
         }
     }
 
-    /// Makes the end look ready to event loops, or no longer.
+    /// Whether [`End::hint`] made it look ready.
+    pub fn is_hinted(&self) -> bool {
+        self.inner.lock().hinted
+    }
+
+    /// Wakes whoever waits and makes the end look ready to event loops; or no longer.
     pub fn hint(&self, ready: bool) {
         let mut inner = self.inner.lock();
         if inner.hinted == ready || inner.open().is_err() {
             return;
         }
         inner.hinted = ready;
+        if ready {
+            for alarm in &inner.waiting {
+                alarm.ring();
+            }
+        }
         for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
             if ready {
                 readiness.alarm.ring();

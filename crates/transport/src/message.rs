@@ -102,6 +102,8 @@ pub struct Message {
     pub buffers: Vec<(Range<usize>, bool)>,
     /// In the order they were sent in.
     pub handles: Vec<Received>,
+    /// A one-shot server's client's place, which is free again when this is closed.
+    pub seat: Option<OwnedFd>,
 }
 
 impl Message {
@@ -119,6 +121,7 @@ impl Drop for Message {
                 Handle::File(file) => Some(file),
                 _ => None,
             })
+            .chain(self.seat.take())
             .collect::<Vec<_>>();
         if !files.is_empty() {
             descriptor::close_unknown(files);

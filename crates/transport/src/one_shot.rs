@@ -5,9 +5,11 @@
 //! pass through `/proc/PID/fd/N` to it. For a client of another user it is bound in the abstract
 //! namespace. The name carries a nonce, because descriptor numbers are used again.
 //!
-//! Invariant: at most one honest client is connected at a time. Before it connects, a client binds its own
-//! socket to an abstract name made of the nonce; the kernel lets one socket have it and frees it with the
-//! socket's last duplicate. So a client that cannot be served is told so, and loses nothing.
+//! Invariant: at most one honest client has the seat. A client first binds a socket, its seat, to an
+//! abstract name that only the server's `.name` tells; the kernel lets one socket have it, and frees it with
+//! the socket's last duplicate. The seat travels to the server with the client's first message, and the
+//! server keeps it until it has stopped listening: so from the moment a client connects until the server
+//! has served it (or the client has left without a message) every other one is told so, and loses nothing.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,12 +27,14 @@ use crate::end::End;
 use crate::error::{ConnectFailure, Error, Result};
 use crate::message::Message;
 use crate::os::poll::{self, Epoll, Interest};
-use crate::os::{process, socket};
+use crate::os::{descriptor, process, socket};
 use crate::receiver::{self, Receiver, Vain};
 use crate::sender::Sender;
 use crate::sync::Lock;
 
 const BACKLOG: i32 = 128;
+/// Hexadecimal digits of a nonce or a secret.
+const RANDOM_LEN: usize = 24;
 /// The kernel's limit on a socket's path; a longer name is nobody's.
 const MAX_NAME: usize = 107;
 
@@ -45,26 +49,27 @@ pub struct Listener {
     // Keeps the name reachable, and so "served already" apart from "no such server".
     place: Lock<Option<OwnedFd>>,
     clients: Lock<Vec<Receiver>>,
+    // Of the client whose message was accepted last: nobody else may sit down before we stop listening.
+    seat: Lock<Option<OwnedFd>>,
 }
 
 impl Listener {
     /// Starts listening. With `allow_uid`, that user's processes may connect as well.
     pub fn new(allow_uid: Option<u32>) -> Result<Listener> {
         let listening = new_socket()?;
-        let nonce = new_nonce()?;
+        // The nonce is part of an address, which every user can read in /proc/net/unix; the secret is not.
+        let (nonce, secret) = (random()?, random()?);
         let (name, place) = match allow_uid {
             None => {
                 let place = bind_privately(&listening, &nonce)?;
                 let pid = std::process::id();
-                let name = format!("/proc/{pid}/fd/{}#{nonce}", place.as_raw_fd());
+                let name = format!("/proc/{pid}/fd/{}#{nonce}{secret}", place.as_raw_fd());
                 (name, Some(place))
             }
             Some(_) => {
-                let name = format!("@ipc-channel-{}-{nonce}", process::effective_user());
-                let address = SocketAddrUnix::new_abstract_name(&name.as_bytes()[1..])
-                    .map_err(|e| Error::kernel("bind", e))?;
-                rustix::net::bind(&listening, &address).map_err(|e| Error::kernel("bind", e))?;
-                (name, None)
+                let address = format!("ipc-channel-{}-{nonce}", process::effective_user());
+                bind_abstract(&listening, &address).map_err(|e| Error::kernel("bind", e))?;
+                (format!("@{address}#{secret}"), None)
             }
         };
         rustix::net::listen(&listening, BACKLOG).map_err(|e| Error::kernel("listen", e))?;
@@ -77,6 +82,7 @@ impl Listener {
             allow_uid,
             place: Lock::new(place),
             clients: Lock::new(Vec::new()),
+            seat: Lock::new(None),
         })
     }
 
@@ -91,8 +97,10 @@ impl Listener {
         let mut vain = Vain::default();
         loop {
             self.admit_clients()?;
-            if let Some(served) = self.first_message(&vain)? {
-                return Ok(served);
+            if let Some((client, mut message)) = self.first_message(&vain)? {
+                let earlier = std::mem::replace(&mut *self.seat.lock(), message.seat.take());
+                descriptor::close_unknown(earlier.into_iter().collect());
+                return Ok((client, message));
             }
             vain.once_more(deadline)?;
             self.end.wait(Interest::Readable, deadline)?;
@@ -101,7 +109,8 @@ impl Listener {
 
     fn admit_clients(&self) -> Result<()> {
         self.end.while_open(|listening| {
-            loop {
+            // A bound: whoever connects without end must not keep this call, and the lock, to himself.
+            for _ in 0..BACKLOG {
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 match rustix::net::accept_with(listening, flags) {
                     Ok(client) => {
@@ -116,6 +125,7 @@ impl Listener {
                     Err(e) => return Err(Error::kernel("accept", e)),
                 }
             }
+            Ok(())
         })
     }
 
@@ -148,7 +158,10 @@ impl Listener {
     /// A client has been served: no other will be. The name stays known until [`Listener::close`].
     pub fn served(&self) {
         self.end.close();
-        self.clients.lock().clear();
+        let clients = std::mem::take(&mut *self.clients.lock());
+        drop(clients);
+        let seat = self.seat.lock().take();
+        descriptor::close_unknown(seat.into_iter().collect());
     }
 
     /// Ends it.
@@ -173,8 +186,12 @@ fn new_socket() -> Result<OwnedFd> {
     .map_err(|e| Error::kernel("socket", e))
 }
 
-fn new_nonce() -> Result<String> {
-    let mut bytes = [0u8; 12];
+fn bind_abstract(socket: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    rustix::net::bind(socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)
+}
+
+fn random() -> Result<String> {
+    let mut bytes = [0u8; RANDOM_LEN / 2];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Error::kernel("getrandom", e))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -194,8 +211,12 @@ fn bind_privately(listening: &OwnedFd, nonce: &str) -> Result<OwnedFd> {
     };
     // Through the directory's descriptor: the temporary directory's own path may exceed a socket's limit.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&directory, flags | OFlags::DIRECTORY, Mode::empty())
-        .map_err(|e| Error::kernel("open", e))?;
+    let opened = rustix::fs::open(
+        &directory,
+        flags | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+    .map_err(|e| Error::kernel("open", e))?;
     let path = format!("/proc/self/fd/{}/{nonce}", opened.as_raw_fd());
     let address = SocketAddrUnix::new(path).map_err(|e| Error::kernel("bind", e))?;
     rustix::net::bind(listening, &address).map_err(|e| Error::kernel("bind", e))?;
@@ -221,6 +242,7 @@ impl Drop for Unlinked<'_> {
 struct Place {
     address: SocketAddrUnix,
     nonce: String,
+    secret: String,
     /// The user who must be listening there; None: the path admits nobody else.
     owner: Option<u32>,
 }
@@ -234,33 +256,42 @@ impl Place {
                 name.len()
             )));
         }
-        let fits =
-            |nonce: &str| nonce.len() == 24 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if let Some(abstract_name) = name.strip_prefix('@') {
-            let mut parts = abstract_name
-                .strip_prefix("ipc-channel-")
-                .ok_or_else(|| not("after the @ it should go on with ipc-channel-"))?
-                .splitn(2, '-');
-            let owner = parts.next().and_then(|uid| uid.parse().ok());
-            let nonce = parts.next().filter(|nonce| fits(nonce));
-            let (Some(owner), Some(nonce)) = (owner, nonce) else {
-                return Err(not("its parts are not a user id and a nonce"));
-            };
-            return Ok(Place {
-                address: SocketAddrUnix::new_abstract_name(abstract_name.as_bytes())
-                    .map_err(|e| ConnectFailure::Other(e.into()))?,
-                nonce: nonce.into(),
-                owner: Some(owner),
-            });
-        }
-        let Some((path, nonce)) = name.rsplit_once('#').filter(|(_, nonce)| fits(nonce)) else {
+        let is_random = |text: &str| {
+            text.len() == RANDOM_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let Some((place, random)) = name.rsplit_once('#') else {
             return Err(not("it should be what a server's .name gave"));
         };
+        let (address, owner, nonce, secret) = match place.strip_prefix('@') {
+            Some(place) => {
+                let parts = place
+                    .strip_prefix("ipc-channel-")
+                    .and_then(|parts| parts.split_once('-'));
+                let (owner, nonce) = parts.unwrap_or_default();
+                let Ok(owner) = owner.parse() else {
+                    return Err(not("after the @ it should have a user's id"));
+                };
+                let address = SocketAddrUnix::new_abstract_name(place.as_bytes());
+                (address, Some(owner), nonce, random)
+            }
+            None => {
+                let (nonce, secret) = random.split_at_checked(RANDOM_LEN).unwrap_or_default();
+                (
+                    SocketAddrUnix::new(PathBuf::from(place)),
+                    None,
+                    nonce,
+                    secret,
+                )
+            }
+        };
+        if !is_random(nonce) || !is_random(secret) {
+            return Err(not("it is cut off or changed"));
+        }
         Ok(Place {
-            address: SocketAddrUnix::new(PathBuf::from(path))
-                .map_err(|e| ConnectFailure::Other(e.into()))?,
+            address: address.map_err(|e| ConnectFailure::Other(e.into()))?,
             nonce: nonce.into(),
-            owner: None,
+            secret: secret.into(),
+            owner,
         })
     }
 
@@ -287,7 +318,7 @@ impl Place {
             Some(owner) if process::peer_of(socket.as_fd()).is_ok_and(|peer| peer.uid == owner) => {
                 Attempt::Connected
             }
-            None if self.is_where(socket) => Attempt::Connected,
+            None if self.is_where(socket) && is_ours(socket) => Attempt::Connected,
             _ => Attempt::Failed(ConnectFailure::NoSuchServer),
         }
     }
@@ -312,6 +343,11 @@ impl Place {
     }
 }
 
+/// Whether this user is listening at the other side.
+fn is_ours(socket: &OwnedFd) -> bool {
+    process::peer_of(socket.as_fd()).is_ok_and(|peer| peer.uid == process::effective_user())
+}
+
 enum Attempt {
     Connected,
     Again(ConnectFailure),
@@ -327,12 +363,10 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
         why,
     };
     let place = Place::parse(name).map_err(failed)?;
-    let seat = format!("ipc-channel-{}-client", place.nonce);
-    let seat =
-        SocketAddrUnix::new_abstract_name(seat.as_bytes()).map_err(|e| Error::kernel("bind", e))?;
+    let seat_name = format!("ipc-channel-{}", place.secret);
     loop {
-        let socket = new_socket()?;
-        let attempt = match rustix::net::bind(&socket, &seat) {
+        let (seat, socket) = (new_socket()?, new_socket()?);
+        let attempt = match bind_abstract(&seat, &seat_name) {
             Ok(()) => place.attempt(&socket),
             // Somebody sits there. A connection that says nothing does no harm and tells whether the
             // server still listens.
@@ -345,15 +379,15 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
         match attempt {
             Attempt::Connected => {
                 socket::shut_for_reading(socket.as_fd())?;
-                return Sender::connected(socket);
+                return Sender::connected(socket, seat);
             }
             Attempt::Failed(why) => return Err(failed(why)),
             Attempt::Again(why) if deadline.passed() => return Err(failed(why)),
             Attempt::Again(_) => {
-                drop(socket);
+                drop((seat, socket));
                 let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
                 match poll::wait(&[], Deadline::after(pause)) {
-                    Ok(()) | Err(Error::TimedOut) => {}
+                    Ok(_) | Err(Error::TimedOut) => {}
                     Err(e) => return Err(e),
                 }
             }

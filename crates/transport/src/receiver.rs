@@ -64,7 +64,7 @@ impl Receiver {
         })
     }
 
-    /// The next message, waiting for it until the deadline.
+    /// The next message, waiting for it until the deadline. [`Error::Interrupted`] also after [`End::hint`].
     pub fn recv(&self, deadline: Deadline) -> Result<Message> {
         let mut vain = Vain::default();
         loop {
@@ -76,6 +76,9 @@ impl Receiver {
                 self.look_at_the_first()?;
             }
             self.end.wait(Interest::Readable, deadline)?;
+            if self.end.is_hinted() {
+                return Err(Error::Interrupted);
+            }
         }
     }
 
@@ -85,9 +88,14 @@ impl Receiver {
             .while_open(|socket| socket::peek_at_the_first(socket.as_fd()))
     }
 
+    /// Fails unless the end is open and this process's.
+    pub fn check_usable(&self) -> Result<()> {
+        self.end.while_open(|_| self.claim.take())
+    }
+
     /// Waits until a message or the end of the stream is there; false at the deadline.
     pub fn poll(&self, deadline: Deadline) -> Result<bool> {
-        self.end.while_open(|_| self.claim.take())?;
+        self.check_usable()?;
         loop {
             if poll::is_ready(self.end.socket()?.as_fd(), Interest::Readable)? {
                 return Ok(true);

@@ -67,6 +67,8 @@ impl ReceiverSet {
         self.check_process()?;
         let mut members = self.members.lock();
         members.check_open()?;
+        // Claimed now, so that no forked process can have it afterwards.
+        receiver.check_usable()?;
         let socket = receiver.end().socket()?;
         let token = members.next_token;
         self.epoll.add(socket.as_fd(), token, Interest::Readable)?;
@@ -126,7 +128,8 @@ impl ReceiverSet {
                 .and_then(|()| poll::wait(&[(self.epoll.as_fd(), Interest::Readable)], deadline));
             match waited {
                 Err(Error::TimedOut) => return Ok(Vec::new()),
-                other => other?,
+                Err(e) => return Err(e),
+                Ok(_) => {}
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{Moving, Receiver};
+use crate::sync::Lock;
 use crate::wire::native::Packet;
 
 /// A new channel.
@@ -21,11 +22,15 @@ pub fn channel() -> Result<(Sender, Receiver)> {
     ))
 }
 
+/// The place of a one-shot server's client, until it travels to the server with the first message.
+type Seat = Arc<Lock<Option<OwnedFd>>>;
+
 /// A sending end. Many threads may use it.
 #[derive(Debug)]
 pub struct Sender {
     end: Arc<End>,
     peer_pid: Option<u32>,
+    seat: Lock<Option<Seat>>,
 }
 
 impl Sender {
@@ -34,15 +39,17 @@ impl Sender {
         Ok(Sender {
             end: End::of_sender(Arc::new(socket)),
             peer_pid: None,
+            seat: Lock::new(None),
         })
     }
 
-    /// Takes over a socket connected to a one-shot server.
-    pub(crate) fn connected(socket: OwnedFd) -> Result<Sender> {
+    /// Takes over a socket connected to a one-shot server, and the seat that this client has there.
+    pub(crate) fn connected(socket: OwnedFd, seat: OwnedFd) -> Result<Sender> {
         let peer_pid = Some(process::peer_of(socket.as_fd())?.pid);
         Ok(Sender {
             end: End::of_sender(Arc::new(socket)),
             peer_pid,
+            seat: Lock::new(Some(Arc::new(Lock::new(Some(seat))))),
         })
     }
 
@@ -57,13 +64,35 @@ impl Sender {
     /// [`Error::Interrupted`], [`Error::TimedOut`] and [`Error::Full`]; nothing has been sent then.
     pub fn publish(&self, outgoing: &Outgoing<'_>, deadline: Deadline) -> Result<()> {
         let socket = self.end.socket()?;
-        loop {
-            match outgoing.packet.send(socket.as_fd())? {
-                socket::Sent::Whole => return Ok(()),
-                socket::Sent::WouldBlock if deadline.passed() => return Err(Error::Full),
-                socket::Sent::WouldBlock => self.end.wait(Interest::Writable, deadline)?,
+        let shared_seat = self.seat.lock().clone();
+        let mut seat = shared_seat.as_ref().and_then(|seat| seat.lock().take());
+        let outcome = loop {
+            let place = seat.as_ref().map(|seat| seat.as_fd());
+            match outgoing.packet.send(socket.as_fd(), place) {
+                Ok(socket::Sent::Whole) => {
+                    seat = None;
+                    *self.seat.lock() = None;
+                    break Ok(());
+                }
+                Ok(socket::Sent::WouldBlock) if deadline.passed() => break Err(Error::Full),
+                Ok(socket::Sent::WouldBlock) => {
+                    if let Err(e) = self.end.wait(Interest::Writable, deadline) {
+                        break Err(e);
+                    }
+                }
+                Err(e) => break Err(e),
             }
+        };
+        if let (Some(shared), Some(seat)) = (shared_seat, seat) {
+            *shared.lock() = Some(seat);
         }
+        outcome
+    }
+
+    /// Closes the end. A one-shot server's client that has not sent anything gives up its seat.
+    pub fn close(&self) {
+        self.end.close();
+        *self.seat.lock() = None;
     }
 
     /// Another handle on the same sending end.
@@ -71,6 +100,7 @@ impl Sender {
         Ok(Sender {
             end: End::of_sender(Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?)),
             peer_pid: self.peer_pid,
+            seat: Lock::new(self.seat.lock().clone()),
         })
     }
 
@@ -79,6 +109,7 @@ impl Sender {
         Ok(Sender {
             end: End::of_sender(self.end.take(why)?),
             peer_pid: self.peer_pid,
+            seat: Lock::new(self.seat.lock().clone()),
         })
     }
 

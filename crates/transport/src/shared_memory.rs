@@ -9,6 +9,9 @@ use crate::os::descriptor;
 use crate::os::memory::{self, Access, Mapping};
 use crate::sync::Lock;
 
+const VIEWED: &str = "this shared memory is about to be sent, which freezes it, and a writable view of it \
+                      exists; release the view first";
+
 #[derive(Debug)]
 struct Inner {
     file: Arc<OwnedFd>,
@@ -67,18 +70,28 @@ impl SharedMemory {
             return Ok(());
         }
         if inner.views > 0 {
-            return Err(Error::ViewsExist(
-                "this shared memory is about to be sent, which freezes it, and a writable view of it \
-                 exists; release the view first",
-            ));
+            return Err(Error::ViewsExist(VIEWED));
         }
         inner.mapping = None;
-        if !memory::seal_content(inner.file.as_fd())? {
-            // A forked process still maps it writable: what is sent is a copy that nobody else has.
-            let copy = memory::copy(&inner.file, self.len as u64)?;
-            memory::seal_content(copy.as_fd())?;
-            inner.file = Arc::new(copy);
+        if memory::seal_content(inner.file.as_fd())? {
+            inner.frozen = true;
+            return Ok(());
         }
+        // A forked process still maps it writable: what is sent is a copy that nobody else has. Copied
+        // without the lock, which must not be held for long; a view made meanwhile stands in the way.
+        let file = inner.file.clone();
+        drop(inner);
+        let copy = memory::copy(&file, self.len as u64)?;
+        memory::seal_content(copy.as_fd())?;
+        let mut inner = self.inner.lock();
+        if inner.frozen {
+            return Ok(());
+        }
+        if inner.views > 0 {
+            return Err(Error::ViewsExist(VIEWED));
+        }
+        inner.mapping = None;
+        inner.file = Arc::new(copy);
         inner.frozen = true;
         Ok(())
     }

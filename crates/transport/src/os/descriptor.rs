@@ -96,12 +96,15 @@ pub struct Leftovers {
     pub fds: Vec<OwnedFd>,
     /// Sockets with more of them in their queues.
     pub chains: Vec<OwnedFd>,
+    /// What is said to be the seat of a one-shot server's client.
+    pub seat: Option<OwnedFd>,
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
         let mut all = std::mem::take(&mut self.fds);
         all.append(&mut self.chains);
+        all.extend(self.seat.take());
         close_unknown(all);
     }
 }

@@ -42,6 +42,12 @@ impl Drop for Gate {
     }
 }
 
+/// Does what is otherwise done at the first use.
+pub fn prepare_process() {
+    drop(enter());
+    generation();
+}
+
 /// How many forks this process has begun (and, in a child, its ancestors).
 pub fn forks_begun() -> u64 {
     FORKS.load(Ordering::Relaxed)

@@ -84,9 +84,20 @@ pub fn thread_alarm() -> Result<Arc<Alarm>> {
     })
 }
 
-/// Waits until one of `fds` is ready, the deadline passes ([`Error::TimedOut`]) or a signal arrives
+/// Which of the descriptors waited for are ready, by their index.
+#[derive(Debug)]
+pub struct Ready(u64);
+
+impl Ready {
+    /// Whether that one is.
+    pub fn contains(&self, index: u32) -> bool {
+        self.0 & 1 << index != 0
+    }
+}
+
+/// Waits until one of `fds` (64 at most) is ready, the deadline passes ([`Error::TimedOut`]) or a signal arrives
 /// ([`Error::Interrupted`]). Exact below a millisecond.
-pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<()> {
+pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<Ready> {
     let mut polled: Vec<PollFd<'_>> = fds
         .iter()
         .map(|(fd, interest)| {
@@ -108,7 +119,12 @@ pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<()
             // The kernel's timer may round down: look at the clock before saying so.
             Ok(0) if deadline.passed() => return Err(Error::TimedOut),
             Ok(0) => {}
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                let bit = |(index, fd): (usize, &PollFd<'_>)| {
+                    u64::from(!fd.revents().is_empty()) << index
+                };
+                return Ok(Ready(polled.iter().enumerate().map(bit).sum()));
+            }
             Err(e) => return Err(Error::kernel("poll", e)),
         }
     }
@@ -117,7 +133,7 @@ pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<()
 /// Whether `fd` is ready now.
 pub fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> Result<bool> {
     match wait(&[(fd, interest)], Deadline::after(Default::default())) {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(Error::TimedOut) => Ok(false),
         // A poll that does not wait is interrupted only before it looks.
         Err(Error::Interrupted) => Ok(false),

@@ -1,11 +1,12 @@
 //! Who we are, who a peer is, and which process uses a receiver that a fork has shared.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::os::fork;
+use crate::os::socket::last_errno;
 use crate::sync::Lock;
 
 /// Process and user at the other side of a connection, as they were when it was made.
@@ -19,11 +20,29 @@ pub struct Peer {
 
 /// The kernel's word on who made the other end.
 pub fn peer_of(socket: BorrowedFd<'_>) -> Result<Peer> {
-    let credentials = rustix::net::sockopt::socket_peercred(socket)
-        .map_err(|e| Error::kernel("getsockopt(SO_PEERCRED)", e))?;
+    // By hand: a peer outside our pid namespace has the process id 0, which rustix has no value for.
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut len = size_of_val(&credentials) as libc::socklen_t;
+    // SAFETY: the option's value is a ucred; both pointers are to live values of the sizes given.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut len,
+        )
+    };
+    if got != 0 {
+        return Err(Error::kernel("getsockopt(SO_PEERCRED)", last_errno()));
+    }
     Ok(Peer {
-        pid: credentials.pid.as_raw_nonzero().get().unsigned_abs(),
-        uid: credentials.uid.as_raw(),
+        pid: credentials.pid.unsigned_abs(),
+        uid: credentials.uid,
     })
 }
 

@@ -343,6 +343,7 @@ fn take_control(message: &libc::msghdr) -> (Vec<OwnedFd>, bool) {
     (fds, has_credentials)
 }
 
-fn last_errno() -> Errno {
+/// The error of the libc call that has just failed in this thread.
+pub fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

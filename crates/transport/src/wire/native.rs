@@ -10,7 +10,7 @@
 //!   payload
 //!   the buffers, each at a multiple of 64
 //! descriptors beside it
-//!   the memory file, if flagged; then the handles' own descriptors, one each,
+//!   the seat of a one-shot server's client, if flagged; the memory file, if flagged; then the handles' own descriptors, one each,
 //!   or, when those are too many, sockets that hold chains of them
 //! ```
 //!
@@ -36,6 +36,7 @@ use crate::shared_memory::SharedMemory;
 const MAGIC: u32 = u32::from_le_bytes(*b"ipcN");
 const VERSION: u8 = 1;
 const BODY_IN_FILE: u8 = 1;
+const WITH_SEAT: u8 = 2;
 const HEADER_LEN: usize = 40;
 const BUFFER_ALIGNMENT: usize = 64;
 
@@ -45,6 +46,9 @@ pub const MAX_PACKET: usize = 64 * 1024;
 pub const MAX_INLINE: usize = MAX_PACKET - HEADER_LEN;
 /// Of the kernel's 253 descriptors a packet, those left for handles beside a memory file.
 const MAX_DIRECT_FDS: usize = 250;
+
+/// Each costs its reader far more than the eight bytes that announce it.
+const MAX_BUFFERS: usize = 1 << 20;
 
 const KIND_SENDER: u8 = 0;
 const KIND_RECEIVER: u8 = 1;
@@ -104,6 +108,9 @@ impl<'a> Packet<'a> {
     /// Lays out `parcel`, writes a large body to its file and many descriptors to their chains.
     pub fn new(parcel: &Parcel<'a>) -> Result<Packet<'a>> {
         let count = parcel.handles.len();
+        if parcel.buffers.len() > MAX_BUFFERS {
+            return Err(Error::kernel("layout", rustix::io::Errno::TOOBIG));
+        }
         let layout = Layout::new(
             count,
             parcel.payload.len(),
@@ -197,30 +204,52 @@ impl<'a> Packet<'a> {
         header[32..40].copy_from_slice(&(layout.len as u64).to_le_bytes());
     }
 
-    /// Sends it, or says that the queue is full.
-    pub fn send(&self, socket: BorrowedFd<'_>) -> Result<socket::Sent> {
+    /// Sends it, with the seat if the sender still has one, or says that the queue is full.
+    pub fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        seat: Option<BorrowedFd<'_>>,
+    ) -> Result<socket::Sent> {
+        match seat {
+            None => self.send_as(&self.header, socket, &self.fds),
+            Some(seat) => {
+                let mut header = self.header;
+                header[4] |= WITH_SEAT;
+                let fds = [&[seat.as_raw_fd()], &self.fds[..]].concat();
+                self.send_as(&header, socket, &fds)
+            }
+        }
+    }
+
+    fn send_as(
+        &self,
+        header: &[u8],
+        socket: BorrowedFd<'_>,
+        fds: &[RawFd],
+    ) -> Result<socket::Sent> {
         if let [payload] = self.parts[..] {
             // The hot case: no buffers.
             let parts = [
-                IoSlice::new(&self.header),
+                IoSlice::new(header),
                 IoSlice::new(&self.tables),
                 IoSlice::new(payload),
             ];
-            return socket::send(socket, &parts, &self.fds);
+            return socket::send(socket, &parts, fds);
         }
         // Few parts: a body of many buffers that fits a packet is gathered into one.
         let gathered = self.parts.concat();
         let parts = [
-            IoSlice::new(&self.header),
+            IoSlice::new(header),
             IoSlice::new(&self.tables),
             IoSlice::new(&gathered),
         ];
-        socket::send(socket, &parts, &self.fds)
+        socket::send(socket, &parts, fds)
     }
 }
 
 struct Header {
     body_in_file: bool,
+    with_seat: bool,
     handles: usize,
     buffers: usize,
     chains: usize,
@@ -252,11 +281,15 @@ impl Header {
         else {
             return forged("has impossible lengths");
         };
-        if packet[4] & !BODY_IN_FILE != 0 || packet[6..8] != [0; 2] || packet[20..24] != [0; 4] {
+        if packet[4] & !(BODY_IN_FILE | WITH_SEAT) != 0
+            || packet[6..8] != [0; 2]
+            || packet[20..24] != [0; 4]
+        {
             return forged("has unknown flags");
         }
         Ok(Header {
             body_in_file: packet[4] & BODY_IN_FILE != 0,
+            with_seat: packet[4] & WITH_SEAT != 0,
             handles: word(8) as usize,
             buffers: word(12) as usize,
             chains: word(16) as usize,
@@ -276,6 +309,12 @@ fn forged<T>(what: &str) -> Result<T> {
 /// and nothing of it is lost. Descriptors that do not become part of the message stay in `unread`.
 pub fn read(packet: &[u8], unread: &mut Leftovers) -> Result<Message> {
     let header = Header::read(packet)?;
+    if header.with_seat {
+        if unread.fds.is_empty() {
+            return forged("lacks the seat that it says it carries");
+        }
+        unread.seat = Some(unread.fds.remove(0));
+    }
     let body = if header.body_in_file {
         Body::Sealed(Arc::new(map_body(&header, unread)?))
     } else if packet.len() - HEADER_LEN == header.body_len {
@@ -284,6 +323,9 @@ pub fn read(packet: &[u8], unread: &mut Leftovers) -> Result<Message> {
         return forged("is not as long as it says");
     };
     let bytes = body.bytes();
+    if header.buffers > MAX_BUFFERS {
+        return forged("has more buffers than anybody needs");
+    }
     let tables_len = header.handles as u64 * 4 + header.buffers as u64 * 8;
     if tables_len > bytes.len() as u64 {
         return forged("counts more handles than it describes");
@@ -320,6 +362,7 @@ pub fn read(packet: &[u8], unread: &mut Leftovers) -> Result<Message> {
         buffers,
         handles,
         body,
+        seat: unread.seat.take(),
     })
 }
 
