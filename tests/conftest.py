@@ -73,4 +73,6 @@ def nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     before, files = leaks.take(), _files(request.config)
     yield
     left = leaks.leaked_since(before) + sorted(_files(request.config) - files)
+    if left:
+        leaks.kill_children(before)
     assert not left, "this test left behind:\n" + "\n".join(left)

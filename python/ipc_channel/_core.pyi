@@ -5,9 +5,39 @@ is inherited unchanged, so no Python frame lies between a caller and the transpo
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, Self, final
+from typing import Any, Final, Protocol, Self, final, type_check_only
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = [
+    "Delivery",
+    "Departure",
+    "File",
+    "LABEL_BYTES",
+    "LABEL_PICKLED",
+    "LABEL_TYPED",
+    "Listener",
+    "Memory",
+    "Parcel",
+    "Prepared",
+    "ReceiverEnd",
+    "ReceiverSetCore",
+    "Receiving",
+    "SenderEnd",
+    "Sending",
+    "View",
+    "Waiter",
+    "adopt_file",
+    "adopt_memory",
+    "adopt_receiver",
+    "adopt_sender",
+    "channel",
+    "close_inherited",
+    "connect",
+    "decode",
+    "generation",
+    "native_max_inline",
+]
 
 LABEL_BYTES: Final = 0
 """Label of an end whose messages are raw bytes."""
@@ -16,6 +46,7 @@ LABEL_TYPED: Final = 1
 LABEL_PICKLED: Final = 2
 """Label of an end whose messages are unpickled: only for trusted peers."""
 
+@type_check_only
 class Codec(Protocol):
     """What the product plugs into :class:`Sending` and :class:`Receiving`."""
 
@@ -38,9 +69,13 @@ type Handle = SenderEnd | ReceiverEnd | Memory | File
 
 @final
 class Parcel:
-    """An encoded message that carries more than bytes. Handles are in the order of their indices."""
+    """An encoded message that carries more than bytes. Handles are in the order of their indices.
 
-    def __new__(cls, payload: Buffer, handles: Sequence[Handle] = (), buffers: Sequence[Buffer] = ()) -> Self: ...
+    The same sender, region or file may occur several times and is duplicated for each; a receiver that occurs
+    twice is an EncodeError of the send.
+    """
+
+    def __new__(cls, payload: Buffer, handles: Sequence[Handle] = ..., buffers: Sequence[Buffer] = ...) -> Self: ...
 
 @final
 class Delivery:
@@ -60,6 +95,12 @@ class Delivery:
     def __len__(self) -> int: ...
     def close(self) -> None: ...
 
+@final
+class View:
+    """Part of a received message where it lies: what :attr:`Delivery.buffers` are."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 def decode(codec: Codec, delivery: Delivery) -> Any:
     """Decode as ``Receiving.recv`` does, DecodeError included."""
 
@@ -71,6 +112,7 @@ class Waiter:
         """Readable when a try that found nothing, or no room, may now succeed, and when the end was closed."""
     def close(self) -> None: ...
 
+@disjoint_base
 class SenderEnd:
     """A sending end. The constructor takes the end out of ``source``, which is then closed as converted."""
 
@@ -84,7 +126,7 @@ class SenderEnd:
     def closed(self) -> bool: ...
     @property
     def state(self) -> str:
-        """"open", or why not: "closed", "sent", "converted", "added", "started"."""
+        """ "open", or why not: "closed", "sent", "converted", "added", "started"."""
     @property
     def peer_pid(self) -> int | None:
         """The process at the other side, known only for ends of ``connect`` and of a one-shot server."""
@@ -99,9 +141,13 @@ class SenderEnd:
     def duplicate_fd(self) -> int:
         """A new descriptor (close-on-exec) of the socket, owned by the caller."""
 
+@disjoint_base
 class Sending(SenderEnd):
     """A sending end with a codec."""
 
+    def __new__(cls, source: SenderEnd, codec: Codec, /) -> Self: ...
+    @property
+    def codec(self) -> Codec: ...
     def send(self, message: Any, timeout: float | None = None) -> None: ...
     def try_send(self, message: Any) -> None: ...
     def send_many(self, messages: Iterable[Any]) -> None: ...
@@ -115,6 +161,7 @@ class Sending(SenderEnd):
 class Prepared:
     """An encoded message that has not been sent. Its handles have not moved."""
 
+@final
 class Departure:
     """A receiver on its way to another process: not usable here until ``abort``; gone after ``commit``."""
 
@@ -126,6 +173,7 @@ class Departure:
     def abort(self) -> None:
         """Give the end back to the receiver, untouched. Also what happens when this is dropped uncommitted."""
 
+@disjoint_base
 class ReceiverEnd:
     """A receiving end. The constructor takes the end out of ``source``, which is then closed as converted."""
 
@@ -152,9 +200,13 @@ class ReceiverEnd:
         """A new descriptor (close-on-exec) of the socket, owned by the caller."""
     def depart(self) -> Departure: ...
 
+@disjoint_base
 class Receiving(ReceiverEnd):
     """A receiving end with a codec."""
 
+    def __new__(cls, source: ReceiverEnd, codec: Codec, /) -> Self: ...
+    @property
+    def codec(self) -> Codec: ...
     def recv(self, timeout: float | None = None) -> Any: ...
     def try_recv(self) -> Any: ...
     def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[Any]: ...
@@ -175,6 +227,7 @@ def adopt_memory(fd: int) -> Memory:
 def adopt_file(fd: int) -> File:
     """Take ownership of a descriptor, made close-on-exec; the File is ``owned``."""
 
+@disjoint_base
 class ReceiverSetCore:
     """Receivers by token, and one wait for all of them."""
 
@@ -201,6 +254,7 @@ class ReceiverSetCore:
     def close(self) -> None:
         """Closes every receiver in it."""
 
+@disjoint_base
 class Listener:
     """A one-shot server's socket."""
 
@@ -214,14 +268,23 @@ class Listener:
     def waiter(self) -> Waiter:
         """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
     def accept(self, timeout: float | None = None) -> tuple[ReceiverEnd, Delivery]:
-        """Wait for a client's first message. AcceptTimeout; ClosedError once it has served or was closed."""
+        """Wait for a client's first message, and go on listening.
+
+        AcceptTimeout; ClosedError after ``served`` or ``close``.
+        """
+    def served(self) -> None:
+        """Stop listening: the one client is served. Others are told so until ``close``."""
     def close(self) -> None: ...
 
-def connect(name: str, timeout: float | None = 1.0) -> SenderEnd:
+def connect(name: str, timeout: float | None = ...) -> SenderEnd:
     """ConnectError with the reason."""
 
+@disjoint_base
 class Memory:
-    """A region of shared memory: a sealed memfd, mapped here. The constructor shares ``source``'s region and closes it."""
+    """A region of shared memory: a sealed memfd, mapped here.
+
+    The constructor shares the region of ``source`` and closes that one.
+    """
 
     def __new__(cls, source: Memory, /) -> Self: ...
     @staticmethod
@@ -243,6 +306,7 @@ class Memory:
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@disjoint_base
 class File:
     """An open file to be duplicated into messages (borrowed), or received from one (owned)."""
 

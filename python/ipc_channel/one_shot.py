@@ -96,6 +96,7 @@ class _Server(Closing, Generic[R, M]):
         except Exception:
             del self._taken[0]
             end.close()
+            listener.turn_away()
             raise
         receiver = self._make(end, self._codec)
         del self._taken[0]
@@ -162,14 +163,10 @@ class OneShotServer(_Server[Receiver[T], T]):
     hello []
     """
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __new__(cls, *, allow_uid: int | None = None) -> "OneShotServer[Any]": ...
-        @overload
-        def __new__(cls, type: "TypeForm[T]", /, *, allow_uid: int | None = None) -> "OneShotServer[T]": ...
-        def __new__(cls, type: Any = ..., /, *, allow_uid: int | None = None) -> "OneShotServer[Any]": ...
-
+    @overload
+    def __init__(self: "OneShotServer[Any]", /, *, allow_uid: int | None = None) -> None: ...
+    @overload
+    def __init__(self, type: "TypeForm[T]", /, *, allow_uid: int | None = None) -> None: ...
     def __init__(self, type: Any = UNSET, /, *, allow_uid: int | None = None) -> None:
         """
         Args:

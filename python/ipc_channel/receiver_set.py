@@ -150,7 +150,7 @@ class ReceiverSet(Closing, Generic[K]):
             self._tokens[key] = next(reversed(self._members))
         return key
 
-    def remove(self, key: K) -> AnyReceiver:
+    def remove(self, key: K) -> Any:
         """Take a receiver out, of the kind that was added, with the messages that no select has taken.
 
         Only when a select was interrupted by Ctrl-C may one message of this receiver have been taken and not
@@ -241,6 +241,7 @@ class ReceiverSet(Closing, Generic[K]):
         if core is not None:
             core.close()
         self._tokens = {}
+        self._members = {}
         # Replaced, not cleared: another thread may be in the middle of them, and returns what it has. Nothing is
         # locked: in a forked child another thread of the parent may have held the locks.
         self._taken = deque()
@@ -273,9 +274,7 @@ class ReceiverSet(Closing, Generic[K]):
 
     def _usable(self) -> _Core:
         if self._generation != _core.generation():
-            raise ForkError(
-                "this ReceiverSet belongs to the process that forked this one: make a new ReceiverSet here"
-            )
+            raise ForkError("this ReceiverSet belongs to the process that forked this one: make a new ReceiverSet here")
         if self._core is None:
             raise ClosedError("this ReceiverSet is closed")
         return self._core
@@ -343,7 +342,9 @@ class ReceiverSet(Closing, Generic[K]):
 
     def _decode(self, token: int, came: "_core.Delivery | Exception | None") -> Event[K]:
         with self._table:  # waits for an ``add`` that has its token and is about to enter it
-            member = self._members[token]
+            member = self._members.get(token)
+        if member is None:
+            raise ClosedError("this ReceiverSet was closed by another thread")
         if came is None:
             with self._table:
                 if self._tokens.get(member.key) == token:

@@ -1,6 +1,5 @@
 """A thread that waits on many receivers and calls back."""
 
-import atexit
 import enum
 import logging
 import os
@@ -21,7 +20,7 @@ __all__ = ["END", "End", "Router", "default_router"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ipc_channel.router")
+logger: logging.Logger = logging.getLogger("ipc_channel.router")
 
 
 class End(enum.Enum):
@@ -35,6 +34,7 @@ class End(enum.Enum):
 
 END: Final[Literal[End.END]] = End.END
 """The last item in a queue of :meth:`Router.route_to_queue`: no message follows."""
+
 
 class _Route:
     """A receiver's callbacks. It is its own key in the router's set, so it is dropped when its stream ends."""
@@ -73,8 +73,8 @@ class Router:
     ...     numbers = router.route_to_new_queue(receiver)
     ...     sender.send(7)
     ...     sender.close()
-    ...     print(numbers.get(), numbers.get())
-    7 ipc_channel.END
+    ...     print([numbers.get(), numbers.get()])
+    [7, ipc_channel.END]
     """
 
     def __init__(self, *, on_error: Callable[[BaseException], object] | None = None) -> None:
@@ -94,7 +94,6 @@ class Router:
         # Both are made by the first route: a router without routes holds nothing and need not be shut down.
         self._set: ReceiverSet[_Route] | None = None
         self._thread: threading.Thread | None = None
-        self._calling = False  # written by the thread alone
 
     @overload
     def add_route(
@@ -217,6 +216,7 @@ class Router:
 
     def shutdown(self) -> None:
         """Stop the thread, close all receivers and drop all callbacks. Later routes raise ClosedError.
+        Messages that no callback has been given are dropped with their receivers.
 
         It waits for a running callback, unless that callback is the caller. Again is fine.
         """
@@ -251,13 +251,20 @@ class Router:
             if self._shut:
                 raise ClosedError("this Router was shut down; make a new one")
             if self._set is None:
-                self._set = ReceiverSet()
+                self._start()
+            assert self._set is not None
             self._set.add(receiver, route)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._set,), name="ipc_channel router", daemon=True
-                )
-                self._thread.start()
+
+    def _start(self) -> None:
+        self._set = ReceiverSet()
+        thread = threading.Thread(target=self._run, args=(self._set,), name="ipc_channel router", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no more threads can be had
+            self._set.close()
+            self._set = None
+            raise
+        self._thread = thread
 
     def _wake(self) -> None:
         if self._set is not None:
@@ -275,15 +282,11 @@ class Router:
     def _turn(self, receivers: ReceiverSet[_Route]) -> None:
         """One wait and the callbacks of what it gave. No reference to a callback survives it."""
         events = receivers._wait()
-        self._calling = True
         starved = False
-        try:
-            for event in events:
-                if self._shut:
-                    return
-                starved |= self._dispatch(receivers, event)
-        finally:
-            self._calling = False
+        for event in events:
+            if self._shut:
+                return
+            starved |= self._dispatch(receivers, event)
         if starved:
             time.sleep(STARVED_PAUSE)
 
@@ -322,7 +325,7 @@ class Router:
     def _guard(self, callback: Callable[..., object], *arguments: Any) -> None:
         try:
             callback(*arguments)
-        except BaseException as error:  # SystemExit too: one route's failure is not the others'
+        except BaseException as error:  # noqa: BLE001  SystemExit too: one route's failure is not the others'
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
@@ -343,17 +346,6 @@ class Router:
         for route in routes:
             if route.finish is not None:
                 self._guard(route.finish)
-
-    def _leave(self) -> None:
-        """At the interpreter's exit: get the thread out of the extension module, which must not be torn down
-        under it. A callback that blocks is not waited for.
-        """
-        self._shut = True
-        self._wake()
-        deadline = time.monotonic() + 1.0
-        thread = self._thread
-        while thread is not None and thread.is_alive() and not self._calling and time.monotonic() < deadline:
-            thread.join(0.01)
 
     def _begin_in_child(self) -> None:
         inherited = self._set
@@ -387,10 +379,4 @@ def _after_fork_in_child() -> None:
         router._begin_in_child()
 
 
-def _at_exit() -> None:
-    for router in list(_routers):
-        router._leave()
-
-
 os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

@@ -1,6 +1,6 @@
 """Shared memory that travels inside messages."""
 
-from typing import TYPE_CHECKING, Any, Final, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, overload
 
 from ipc_channel._core import Memory
 from ipc_channel.codecs.kinds import Kind, register
@@ -127,7 +127,7 @@ class SharedMemory(Memory, Closing):
         except TypeError:
             return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         if self.closed:

@@ -11,7 +11,7 @@ import pytest
 
 import ipc_channel as ipc
 from tests.conformance.implementations import DATA, PARCELS, Implementation
-from tests.conformance.test_messages import BIG, pattern
+from tests.conformance.patterns import BIG, pattern
 
 
 def test_without_a_receiver_send_fails_immediately(implementation: Implementation) -> None:

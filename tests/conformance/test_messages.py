@@ -9,16 +9,7 @@ import pytest
 
 import ipc_channel as ipc
 from tests.conformance.implementations import DATA, PARCELS, Implementation
-
-MEDIUM = 64 * 1024
-BIG = 1024 * 1024
-HUGE = 50 * 1024 * 1024
-
-
-def pattern(size: int) -> bytes:
-    """Bytes of which no part looks like another."""
-    words = b"".join(number.to_bytes(4, "little") for number in range(min(size, BIG) // 4 + 1))
-    return (words * (size // len(words) + 1))[:size]
+from tests.conformance.patterns import BIG, HUGE, MEDIUM, pattern
 
 
 def test_round_trip_then_disconnected(implementation: Implementation) -> None:

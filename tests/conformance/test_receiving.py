@@ -10,7 +10,7 @@ import pytest
 
 import ipc_channel as ipc
 from tests.conformance.implementations import DATA, Implementation
-from tests.conformance.test_messages import BIG, pattern
+from tests.conformance.patterns import BIG, pattern
 
 
 def test_try_recv_empty_value_empty_disconnected(implementation: Implementation) -> None:

@@ -8,16 +8,9 @@ from typing import Any
 import pytest
 
 import ipc_channel as ipc
+from tests.conformance.carrying import carry
 from tests.conformance.implementations import DATA, PARCELS, Implementation
-from tests.conformance.test_messages import BIG, HUGE, MEDIUM, pattern
-
-
-def carry(implementation: Implementation, **fields: Any) -> Any:
-    """Send one parcel through a channel of its own and return what arrives."""
-    sender, receiver = implementation.make_channel(PARCELS)
-    with sender, receiver:
-        sender.send(implementation.parcel(**fields))
-        return receiver.recv(20)
+from tests.conformance.patterns import BIG, HUGE, MEDIUM, pattern
 
 
 @pytest.mark.parametrize("size", [0, MEDIUM, BIG, HUGE])
@@ -87,7 +80,7 @@ def test_only_a_descriptor_and_no_bytes(implementation: Implementation, what: st
     sender, receiver = implementation.make_channel(DATA)
     with sender, receiver, implementation.make_memory(b"memory") as memory, open("/dev/null") as null:
         fields: dict[str, Any] = {
-            "sender": {"senders": [sender.clone()]},
+            "sender": {"senders": [sender]},
             "receiver": {"receivers": [receiver]},
             "region": {"regions": [memory]},
             "file": {"files": [ipc.Fd(null)]},
@@ -138,6 +131,7 @@ def test_one_sender_reached_three_times_and_each_path_works(implementation: Impl
         parcel = carry(implementation, senders=[sender, sender, sender])
         for number, arrived in enumerate(parcel.senders):
             arrived.send(b"path %d" % number)
+        for arrived in parcel.senders:  # pickle keeps identity: then it is one object
             arrived.close()
         assert list(receiver) == [b"path 0", b"path 1", b"path 2"]
 
@@ -188,7 +182,8 @@ def test_a_receiver_inside_a_queued_message_inside_a_transferred_receiver(implem
 def test_many_handles_in_one_message(implementation: Implementation, count: int) -> None:
     sender, receiver = implementation.make_channel(DATA)
     with receiver:
-        parcel = carry(implementation, payload=b"many", senders=[sender] * count)
+        clones = [sender.clone() for _ in range(count - 1)]
+        parcel = carry(implementation, payload=b"many", senders=[sender, *clones])
         assert parcel.payload == b"many"
         assert len(parcel.senders) == count
         for arrived in parcel.senders[1:-1]:

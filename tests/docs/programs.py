@@ -1,4 +1,4 @@
-"""The programs in a Markdown text: its ``python`` blocks."""
+"""The programs in a Markdown text: its ``python`` blocks, and what they print: the ``text`` blocks after them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,31 @@ class Program:
     line: int
     source: str
     files: dict[str, str] = field(default_factory=dict)
+    output: str | None = None
+    """What the document says that it prints, if it says so."""
 
 
 def programs(document: Path) -> list[Program]:
     """The programs of a document, in order. ValueError for a block that would not be run."""
     found: list[Program] = []
     files: dict[str, str] = {}
+    before = ""
     for line, info, source in _blocks(document):
         if info.startswith("py") and info != "python":
             raise ValueError(f"{document.name}:{line}: a block marked {info!r} would not be tested; use 'python'")
+        if info == "text" and before == "python":
+            if files or found[-1].output is not None:
+                raise ValueError(f"{document.name}:{line}: there is no program here that could print this")
+            found[-1].output = source
+        before = info
         if info != "python":
             continue
         first = source.partition("\n")[0]
         if first.startswith(CONTINUES):
             if not found or files:
                 raise ValueError(f"{document.name}:{line}: there is no program here to continue")
+            if found[-1].output is not None:
+                raise ValueError(f"{document.name}:{line}: the output of a program comes after all of its blocks")
             found[-1].source += source
         elif first.startswith(FILE):
             files[first.removeprefix(FILE).strip()] = source

@@ -43,6 +43,8 @@ def test_program(program: Program, tmp_path: Path) -> None:
     # What could only be reported, as in a destructor, does not change the exit code.
     assert "Traceback" not in output
     assert "Exception ignored" not in output
+    if program.output is not None:
+        assert output == program.output
 
 
 def test_the_readme_has_programs() -> None:
@@ -68,6 +70,17 @@ def test_blocks_become_programs(tmp_path: Path) -> None:
     assert second.files == {"x.py": "# file: x.py\nb = 2\n"}
 
 
+def test_a_text_block_after_a_program_is_its_output(tmp_path: Path) -> None:
+    document = write(
+        tmp_path,
+        *("```python", "print(1)", "```", "It prints:", "```text", "1", "```", "```text", "no output", "```"),
+        *("```python", "a = 1", "```", "```sh", "make", "```", "```text", "no output", "```"),
+    )
+    first, second = programs(document)
+    assert first.output == "1\n"
+    assert second.output is None
+
+
 @pytest.mark.parametrize(
     ("lines", "error"),
     [
@@ -75,6 +88,11 @@ def test_blocks_become_programs(tmp_path: Path) -> None:
         (("```py", "a = 1", "```"), "would not be tested"),
         (("```python", "# continues", "```"), "no program here to continue"),
         (("```python", "# file: x.py", "```"), "no program comes after"),
+        (("```python", "# file: x.py", "```", "```text", "1", "```"), "no program here that could print"),
+        (
+            ("```python", "a = 1", "```", "```text", "1", "```", "```python", "# continues", "```"),
+            "comes after all of its blocks",
+        ),
         (("```python", "a = 1"), "not closed"),
     ],
 )

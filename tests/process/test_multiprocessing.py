@@ -8,8 +8,6 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator
-from multiprocessing.managers import SyncManager
 from typing import Any, Optional
 
 import pytest
@@ -222,7 +220,7 @@ def test_a_reply_channel_ends_when_the_replier_is_killed(method: str) -> None:
                 for _ in range(1000):
                     extra, extra_receiver = ipc.channel(int)
                     with extra, extra_receiver:
-                        requests.send(extra.clone())
+                        requests.send(extra)
 
 
 def send_and_wait(sender: ipc.Sender[int]) -> None:
@@ -343,7 +341,7 @@ def test_other_picklers_are_told_what_to_do(picklers: Any) -> None:
                 picklers(end)
             assert not end.closed
         if picklers is pickle.dumps:
-            with pytest.raises(TypeError, match=r"message .* argument .* passing"):
+            with pytest.raises(TypeError, match=r"message .* argument, .*passing"):
                 pickle.dumps(sender)
 
 
@@ -439,28 +437,23 @@ def use_manager(queue: Any) -> None:
         sender.send_many(receiver)
 
 
-@pytest.fixture
-def manager(context: Any) -> Iterator[SyncManager]:
+def test_through_a_managers_queue(context: Any) -> None:
     with context.Manager() as manager:
-        yield manager
-
-
-def test_through_a_managers_queue(context: Any, manager: SyncManager) -> None:
-    queue = manager.Queue()
-    process = context.Process(target=use_manager, args=(queue,))
-    process.start()
-    to_child, to_child_receiver = ipc.channel(int)
-    from_child, from_child_receiver = ipc.channel(int)
-    with from_child_receiver:
-        queue.put(to_child_receiver)
-        queue.put(from_child)
-        from_child.close()
-        with to_child:
-            to_child.send_many(range(3))
-        assert [from_child_receiver.recv(30) for _ in range(3)] == [0, 1, 2]
-    process.join(30)
-    assert process.exitcode == 0
-    process.close()
+        queue = manager.Queue()
+        process = context.Process(target=use_manager, args=(queue,))
+        process.start()
+        to_child, to_child_receiver = ipc.channel(int)
+        from_child, from_child_receiver = ipc.channel(int)
+        with from_child_receiver:
+            queue.put(to_child_receiver)
+            queue.put(from_child)
+            from_child.close()
+            with to_child:
+                to_child.send_many(range(3))
+            assert [from_child_receiver.recv(30) for _ in range(3)] == [0, 1, 2]
+        process.join(30)
+        assert process.exitcode == 0
+        process.close()
 
 
 def test_memory_and_files_through_a_pipe() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -74,7 +75,24 @@ def _mappings() -> Counter[str]:
         return Counter(line.split(maxsplit=5)[5].strip() for line in maps if "/memfd:" in line)
 
 
+def kill_children(before: Held) -> None:
+    """Kill the children that are not in ``before``: nothing then waits for them, neither a test nor the exit."""
+    for pid in take().children.keys() - before.children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _children() -> dict[int, str]:
+    found = _direct_children()
+    # Those of multiprocessing's fork server are its children, not ours.
+    module: Any = sys.modules.get("multiprocessing.process")
+    for process in tuple(module._children) if module is not None else ():
+        if process._popen is not None and process._popen.method == "forkserver":
+            found[process.pid] = "alive" if process.exitcode is None else "not joined"
+    return found
+
+
+def _direct_children() -> dict[int, str]:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -185,6 +185,8 @@ def main() -> None:
 
 def _report(folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Call, and write down the value or the traceback. What could not be raised is a failure too."""
+    # What a child made by fork inherits as garbage is its parent's: it is not collected, and not reported, here.
+    gc.freeze()
     unraisable: list[str] = []
 
     def remember(event: Any) -> None:

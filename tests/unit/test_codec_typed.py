@@ -564,12 +564,14 @@ def test_a_message_without_handles_cannot_reach_for_those_of_another() -> None:
         ipc.Receiver(inner_receiving, typed_codec(ipc.Sender[int])) as thief,
         end_receiver,
     ):
-        hostile.send(extension(0))
-        message = Nosy(end)
+        hostile.send(extension(1))
+        message = (Nosy(end), end)
         armed = True
-        with roundtrip(Nosy, message).end as received:
-            received.send(1)
-        assert end_receiver.recv() == 1
+        nosy, second = roundtrip(tuple[Nosy, ipc.Sender[int]], message)
+        with nosy.end, second:
+            nosy.end.send(1)
+            second.send(2)
+        assert list(end_receiver) == [1, 2]
     assert len(caught) == 1
 
 

@@ -188,8 +188,10 @@ class TestForgotten:
         with ends.pop(1 - which) as other:
             if opaque:
                 ends.append(ends.pop().to_opaque())
-            with pytest.warns(ResourceWarning, match="unclosed <"):
+            with pytest.warns(ResourceWarning, match="unclosed <") as caught:
                 ends.clear()
+            # The recorded warning keeps the end as its source; it is closed nevertheless.
+            assert caught[0].source is not None
             expected = ipc.Disconnected if which == 0 else ipc.ReceiverGone
             with pytest.raises(expected):
                 other.recv() if which == 0 else other.send(b"")

@@ -306,7 +306,7 @@ def test_an_undecodable_message_does_not_kill_the_thread() -> None:
 
 
 SCARCE_DESCRIPTORS = """
-import os, queue, threading, ipc_channel as ipc
+import os, queue, time, ipc_channel as ipc
 errors, messages = queue.SimpleQueue(), queue.SimpleQueue()
 sender, receiver = ipc.channel(ipc.Fd)
 with ipc.Router(on_error=errors.put) as router, sender:
@@ -321,6 +321,7 @@ with ipc.Router(on_error=errors.put) as router, sender:
     sender.send(ipc.Fd(writing))
     error = errors.get(timeout=20)
     assert isinstance(error, ipc.TooManyHandles), error
+    time.sleep(0.2)  # it is tried again some times
     for number in hoard:
         os.close(number)
     with messages.get(timeout=20) as received:
@@ -328,6 +329,33 @@ with ipc.Router(on_error=errors.put) as router, sender:
     assert os.read(reading, 1) == b"x"
     assert errors.empty(), "reported once, although it was tried again and again"
 """
+
+
+AT_EXIT = """
+import subprocess, sys, threading, ipc_channel as ipc
+flood = '''
+import sys, ipc_channel as ipc
+[sender] = ipc.inherit(sys.argv[1], ipc.Sender[int])
+try:
+    while True:
+        sender.send(1)
+except ipc.ReceiverGone:
+    sender.close()
+'''
+sender, receiver = ipc.channel(int)
+some = threading.Event()
+ipc.default_router().add_route(receiver, lambda number: some.set())
+with ipc.passing(sender) as passing:
+    child = subprocess.Popen([sys.executable, "-c", flood, passing.text], pass_fds=passing.fds)
+sender.close()
+some.wait()
+child.returncode = 0  # it ends by itself
+"""
+
+
+def test_exiting_in_the_middle_of_a_flood() -> None:
+    for _ in range(5):
+        assert run_snippet(AT_EXIT).stderr == ""
 
 
 def test_a_message_that_met_the_limit_on_files_is_delivered_once_there_is_room() -> None:
@@ -493,10 +521,12 @@ sender.close()
 def _use_routers_of_the_parent(answers: ipc.Sender[str]) -> None:
     assert inherited is not None
     sender, receiver = ipc.channel(str)
+    mailbox = Mailbox()
     with answers, sender:
-        inherited.add_route(receiver, answers.send)
+        inherited.add_route(receiver, mailbox)
         assert repr(inherited) == "<Router of 1 routes>"
         sender.send("hello from the child")
+        answers.send(mailbox.take())
         own, own_receiver = ipc.channel(str)
         own_queue = ipc.default_router().route_to_new_queue(own_receiver)
         with own:

@@ -17,17 +17,26 @@ pub enum Subject {
     Receiver,
     Set,
     Server,
+    /// An end inside a message that was to be sent.
+    InnerSender,
+    InnerReceiver,
+    InnerMemory,
+    InnerFile,
     Other,
 }
 
 impl Subject {
     fn noun(self) -> &'static str {
         match self {
-            Subject::Sender => "sender",
-            Subject::Receiver => "receiver",
-            Subject::Set => "receiver set",
-            Subject::Server => "one-shot server",
-            Subject::Other => "object",
+            Subject::Sender => "this sender",
+            Subject::Receiver => "this receiver",
+            Subject::Set => "this receiver set",
+            Subject::Server => "this one-shot server",
+            Subject::InnerSender => "a sender inside the message",
+            Subject::InnerReceiver => "a receiver inside the message",
+            Subject::InnerMemory => "a shared memory inside the message",
+            Subject::InnerFile => "a file inside the message",
+            Subject::Other => "this object",
         }
     }
 }
@@ -101,19 +110,19 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
 fn gone(why: Gone, subject: Subject) -> String {
     let noun = subject.noun();
     match (why, subject) {
-        (Gone::Closed, _) => format!("this {noun} is closed"),
-        (Gone::Sent, Subject::Sender) => {
-            "this sender was moved by an earlier send; send sender.clone() to keep one".into()
+        (Gone::Closed, _) => format!("{noun} is closed"),
+        (Gone::Sent, Subject::Sender | Subject::InnerSender) => {
+            format!("{noun} was moved by an earlier send; send sender.clone() to keep one")
         }
         (Gone::Sent, _) => format!(
-            "this {noun} was moved by an earlier send; it belongs to whoever receives that message"
+            "{noun} was moved by an earlier send; it belongs to whoever receives that message"
         ),
         (Gone::Converted, _) => {
-            format!("this {noun} was taken over by to_opaque() or to(); use the end they returned")
+            format!("{noun} was taken over by to_opaque() or to(); use the end they returned")
         }
-        (Gone::Added, _) => format!("this {noun} was moved into a receiver set or router"),
+        (Gone::Added, _) => format!("{noun} was moved into a receiver set or router"),
         (Gone::Started, _) => {
-            format!("this {noun} was moved into a process that was started with it")
+            format!("{noun} was moved into a process that was started with it")
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use ipc_channel_transport::{Error, Handle, HandleRef, Received, SharedMemory};
+use ipc_channel_transport::{Handle, HandleRef, Received, SharedMemory};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
+use crate::errors::{self, Subject};
 use crate::file::File;
 use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
@@ -51,12 +52,25 @@ pub enum Held<'a> {
 }
 
 impl OutgoingHandle {
-    pub fn hold(&self, _py: Python<'_>) -> Result<Held<'_>, Error> {
+    /// Raises ClosedError if it is closed or moved.
+    pub fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
+        let raise = |subject| move |error| errors::raise(py, error, subject);
         Ok(match self {
-            OutgoingHandle::Sender(sender) => Held::Sender(sender.get()),
-            OutgoingHandle::Receiver(receiver) => Held::Receiver(receiver.get()),
-            OutgoingHandle::Memory(memory) => Held::Memory(memory.get().region()?),
-            OutgoingHandle::File(file) => file.get().hold()?,
+            OutgoingHandle::Sender(sender) => {
+                let open = sender.get().sender.end().socket();
+                open.map_err(raise(Subject::InnerSender))?;
+                Held::Sender(sender.get())
+            }
+            OutgoingHandle::Receiver(receiver) => {
+                let open = receiver.get().receiver.end().socket();
+                open.map_err(raise(Subject::InnerReceiver))?;
+                receiver.get().check_nothing_kept(py)?;
+                Held::Receiver(receiver.get())
+            }
+            OutgoingHandle::Memory(memory) => {
+                Held::Memory(memory.get().region().map_err(raise(Subject::InnerMemory))?)
+            }
+            OutgoingHandle::File(file) => file.get().hold().map_err(raise(Subject::InnerFile))?,
         })
     }
 }

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::handle::{Held, OutgoingHandle};
+use crate::handle::OutgoingHandle;
 use crate::timeout;
 
 /// Bodies from this size on are copied and written without the GIL.
@@ -101,15 +101,10 @@ impl Encoded {
                 )
             }
         };
-        let handles: Vec<_> = match handles.iter().map(|handle| handle.hold(py)).collect() {
-            Ok(handles) => handles,
-            Err(error) => return Ok(Err(error)),
-        };
-        for held in &handles {
-            if let Held::Receiver(receiver) = held {
-                receiver.check_nothing_kept(py)?;
-            }
-        }
+        let handles = handles
+            .iter()
+            .map(|handle| handle.hold(py))
+            .collect::<PyResult<Vec<_>>>()?;
         let parcel = transport::Parcel {
             payload,
             buffers: buffers

@@ -66,8 +66,9 @@ impl Listener {
                 let name = format!("/proc/{pid}/fd/{}#{nonce}{secret}", place.as_raw_fd());
                 (name, Some(place))
             }
-            Some(_) => {
-                let address = format!("ipc-channel-{}-{nonce}", process::effective_user());
+            Some(allowed) => {
+                let owner = process::effective_user();
+                let address = format!("ipc-channel-{owner}-{allowed}-{nonce}");
                 bind_abstract(&listening, &address).map_err(|e| Error::kernel("bind", e))?;
                 (format!("@{address}#{secret}"), None)
             }
@@ -264,13 +265,16 @@ impl Place {
         };
         let (address, owner, nonce, secret) = match place.strip_prefix('@') {
             Some(place) => {
-                let parts = place
-                    .strip_prefix("ipc-channel-")
-                    .and_then(|parts| parts.split_once('-'));
-                let (owner, nonce) = parts.unwrap_or_default();
-                let Ok(owner) = owner.parse() else {
-                    return Err(not("after the @ it should have a user's id"));
+                let parts = place.strip_prefix("ipc-channel-").unwrap_or_default();
+                let mut parts = parts.splitn(3, '-');
+                let mut user = || parts.next()?.parse().ok();
+                let (Some(owner), Some(allowed)) = (user(), user()) else {
+                    return Err(not("after the @ it should have two users' ids"));
                 };
+                let nonce = parts.next().unwrap_or_default();
+                if ![owner, allowed].contains(&process::effective_user()) {
+                    return Err(ConnectFailure::AnotherUser);
+                }
                 let address = SocketAddrUnix::new_abstract_name(place.as_bytes());
                 (address, Some(owner), nonce, random)
             }

@@ -7,10 +7,9 @@ innermost last. A frame lives for one call of a codec; no handle outlasts it the
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ipc_channel._core import ReceiverEnd, SenderEnd
-from ipc_channel.errors import DecodeError, EncodeError
+from ipc_channel.errors import DecodeError
 
 if TYPE_CHECKING:
     from ipc_channel._core import Handle
@@ -22,25 +21,14 @@ class Outgoing(list["Handle"]):
     A list, and without a constructor of its own: most messages of an untyped channel pay for it and have none.
     """
 
-    __slots__ = ("_seen",)
-
-    _seen: set[int]
+    __slots__ = ()
 
     def record(self, handle: "Handle") -> int:
         """Add a handle to the message and return its index.
 
-        A sender that occurs again gets a duplicate of its own. EncodeError if a receiver occurs again,
-        ClosedError if a sender that occurs again is closed.
+        The same sender, region or file may be added again: each place gets a duplicate. A receiver that is added
+        twice is refused when the message is sent.
         """
-        if not self:
-            self._seen = set()
-        if id(handle) not in self._seen:
-            self._seen.add(id(handle))
-        elif isinstance(handle, ReceiverEnd):
-            raise EncodeError(f"{handle!r} occurs twice in one message, but a receiver can only move to one place")
-        elif isinstance(handle, SenderEnd):
-            # Bare, and so without a ResourceWarning should the message not be sent after all.
-            handle = handle.clone_end()
         self.append(handle)
         return len(self) - 1
 
@@ -92,5 +80,5 @@ class _Stack(threading.local):
         self.frames: list[Outgoing | Incoming] = []
 
 
-stack = _Stack()
+stack: Final[_Stack] = _Stack()
 """``stack.frames`` is this thread's list of messages in progress, innermost last."""

@@ -62,7 +62,7 @@ class PickledCodec:
 
     def __init__(self) -> None:
         self.label = LABEL_PICKLED
-        self.accepts = None
+        self.accepts: None = None
         self.encode = _encode
         self.decode: Callable[[bytes], Any] = pickle.loads
         self.decode_delivery = _decode_delivery

@@ -12,10 +12,10 @@ class RawCodec:
 
     def __init__(self) -> None:
         self.label = LABEL_BYTES
-        self.accepts = None
-        self.encode = None
-        self.decode = None
-        self.decode_delivery = None
+        self.accepts: None = None
+        self.encode: None = None
+        self.decode: None = None
+        self.decode_delivery: None = None
 
     def __repr__(self) -> str:
         return "<codec of raw bytes>"

@@ -37,7 +37,9 @@ class TypedCodec:
         self.form = form
         """The type, as the user wrote it."""
         classes = accepted(form)
-        self.accepts = classes[0] if classes is not None and len(classes) == 1 else classes
+        self.accepts: type | tuple[type, ...] | None = (
+            classes[0] if classes is not None and len(classes) == 1 else classes
+        )
         self.encode: Callable[[Any], bytes | Parcel]
         self.decode: Callable[[bytes], Any]
         self.decode_delivery: Callable[[Delivery], Any] | None

@@ -8,8 +8,9 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+import types
+from collections.abc import Callable, Hashable
+from typing import Any, Final, cast
 
 from ipc_channel import _core
 from ipc_channel.codecs.pickled import make_handle
@@ -19,6 +20,7 @@ from ipc_channel.errors import ClosedError
 __all__ = ["reduce_end"]
 
 _PICKLER: Final = "multiprocessing.reduction"
+_BARE: Final[tuple[type[Any], ...]] = (_core.SenderEnd, _core.ReceiverEnd, _core.Memory, _core.File)
 
 
 def reduce_end(handle: "_core.Handle") -> Any:
@@ -54,7 +56,7 @@ def _multiprocessing_pickles() -> bool:
 
     A ``pickle.dumps`` inside somebody's ``__reduce__`` is another pickler, although multiprocessing's called it.
     """
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if not name.startswith("ipc_channel."):
@@ -65,8 +67,7 @@ def _multiprocessing_pickles() -> bool:
 
 def _bare_class(handle: "_core.Handle") -> type[Any]:
     """The extension module's class that ``handle`` is one of."""
-    bare: tuple[type[Any], ...] = (_core.SenderEnd, _core.ReceiverEnd, _core.Memory, _core.File)
-    return next(cls for cls in bare if isinstance(handle, cls))
+    return next(cls for cls in _BARE if isinstance(cast("object", handle), cls))
 
 
 def _duplicate(handle: "_core.Handle") -> int:
@@ -136,13 +137,13 @@ def _cargo_of(popen: Any) -> _Cargo:
     """
     if not hasattr(popen, "_ipc_channel_cargo"):
         popen._ipc_channel_cargo = _Cargo()
-        popen.__class__ = _noticing(type(popen))
+        popen.__class__ = _noticing(cast("Hashable", type(popen)))
     cargo: _Cargo = popen._ipc_channel_cargo
     return cargo
 
 
 @functools.cache
-def _noticing(cls: type[Any]) -> type[Any]:
+def _noticing(cls: Any) -> type[Any]:
     def set_pid(self: Any, pid: int) -> None:
         cargo = self.__dict__.pop("_ipc_channel_cargo")
         self.__class__ = cls

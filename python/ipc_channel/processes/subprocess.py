@@ -6,7 +6,7 @@ import re
 import stat
 import threading
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar, get_args, overload
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast, get_args, overload
 
 from ipc_channel import _core
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
@@ -112,7 +112,7 @@ def passing(*ends: "_core.SenderEnd | _core.ReceiverEnd") -> Passing:
     """
     seen: set[int] = set()
     for end in ends:
-        if not isinstance(end, _core.SenderEnd | _core.ReceiverEnd):
+        if not isinstance(cast("object", end), _core.SenderEnd | _core.ReceiverEnd):
             raise TypeError(f"only senders and receivers can be passed to a subprocess, not {type(end).__name__}")
         if isinstance(end, _core.ReceiverEnd) and id(end) in seen:
             raise ValueError(f"{end!r} is there twice, but a receiver can only move to one place")

@@ -23,7 +23,7 @@ from ipc_channel.cli.sock_diag import RCV_SHUTDOWN, SEND_SHUTDOWN, UnixSocket, u
 
 _MEMORY_PREFIX: Final = "ipc-channel-"
 """What the names of the transport's memory files begin with."""
-_SERVER_NAME: Final = re.compile(rb"/proc/self/fd/[0-9]+/[0-9a-f]{24}\0?|\0ipc-channel-[0-9]+-[0-9a-f]{24}")
+_SERVER_NAME: Final = re.compile(rb"/proc/self/fd/[0-9]+/[0-9a-f]{24}\0?|\0ipc-channel-[0-9]+-[0-9]+-[0-9a-f]{24}")
 """What one-shot servers are bound to: through a private folder's descriptor, or an abstract name."""
 
 Kind = Literal["sender", "receiver", "sender or receiver"]
