@@ -272,6 +272,9 @@ class Listener:
 
         AcceptTimeout; ClosedError after ``served`` or ``close``.
         """
+    def turn_away(self) -> None:
+        """The client whose message was accepted last is not the one: another may have its seat."""
+
     def served(self) -> None:
         """Stop listening: the one client is served. Others are told so until ``close``."""
     def close(self) -> None: ...

@@ -94,6 +94,7 @@ class Router:
         # Both are made by the first route: a router without routes holds nothing and need not be shut down.
         self._set: ReceiverSet[_Route] | None = None
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
 
     @overload
     def add_route(
@@ -225,6 +226,8 @@ class Router:
             self._wake()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
+            # Not `join` alone: one that Ctrl-C interrupts may take the thread for ended from then on (CPython 3.11).
+            self._ended.wait()
             thread.join()
 
     @property
@@ -257,7 +260,9 @@ class Router:
 
     def _start(self) -> None:
         self._set = ReceiverSet()
-        thread = threading.Thread(target=self._run, args=(self._set,), name="ipc_channel router", daemon=True)
+        thread = threading.Thread(
+            target=self._run, args=(self._set, self._ended), name="ipc_channel router", daemon=True
+        )
         try:
             thread.start()
         except BaseException:  # no more threads can be had
@@ -270,7 +275,7 @@ class Router:
         if self._set is not None:
             self._set._wake()
 
-    def _run(self, receivers: ReceiverSet[_Route]) -> None:
+    def _run(self, receivers: ReceiverSet[_Route], ended: threading.Event) -> None:
         try:
             # Another set: a callback forked, this is the child, and the router has started anew.
             while not self._shut and receivers is self._set:
@@ -278,6 +283,7 @@ class Router:
         finally:
             if receivers is self._set:
                 self._end(receivers)
+            ended.set()
 
     def _turn(self, receivers: ReceiverSet[_Route]) -> None:
         """One wait and the callbacks of what it gave. No reference to a callback survives it."""

@@ -44,7 +44,7 @@ class Wait(ABC):
     def release(self) -> None:
         """Let ``wait`` return. May be called while it waits or before."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  many have nothing to add
         """Nothing is left over, nothing was lost."""
 
 
@@ -87,10 +87,10 @@ class Iteration(Receives):
 
 class RecvMany(Receives):
     name = "recv_many"
-    expected: Any = [42]
+    expected = (42,)
 
     def wait(self) -> Any:
-        return self.receiver.recv_many()
+        return tuple(self.receiver.recv_many())
 
 
 class Poll(Receives):
@@ -228,10 +228,10 @@ class Arecv(Async, Receives):
 
 class ArecvMany(Async, Receives):
     name = "arecv_many"
-    expected: Any = [42]
+    expected = (42,)
 
     async def _wait(self) -> Any:
-        return await self.receiver.arecv_many()
+        return tuple(await self.receiver.arecv_many())
 
 
 class Asend(Async, Fills):

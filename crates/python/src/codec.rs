@@ -4,7 +4,7 @@ use ipc_channel_transport::Message;
 use pyo3::exceptions::PyBufferError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::delivery::{Delivery, View, copied};
 use crate::errors;
@@ -13,6 +13,21 @@ use crate::parcel::Encoded;
 pub const LABEL_BYTES: u8 = 0;
 pub const LABEL_TYPED: u8 = 1;
 pub const LABEL_PICKLED: u8 = 2;
+
+/// "A or B" for the types that `isinstance` takes.
+fn names(types: &Bound<'_, PyAny>) -> PyResult<String> {
+    let one = |one: &Bound<'_, PyAny>| -> PyResult<String> {
+        Ok(one.cast::<PyType>()?.qualname()?.to_string())
+    };
+    let Ok(several) = types.cast::<PyTuple>() else {
+        return one(types);
+    };
+    let names: Vec<String> = several
+        .iter()
+        .map(|each| one(&each))
+        .collect::<PyResult<_>>()?;
+    Ok(names.join(" or "))
+}
 
 /// The parts of a codec object, looked up once.
 pub struct Plug {
@@ -50,8 +65,8 @@ impl Plug {
                 class,
                 format!(
                     "this channel carries {}, and the message is of type {}",
-                    accepts.bind(py).repr()?,
-                    message.get_type().repr()?
+                    names(accepts.bind(py))?,
+                    message.get_type().qualname()?
                 ),
             ));
         }

@@ -9,7 +9,7 @@ use ipc_channel_transport::{Body, Message};
 use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use crate::codec::Plug;
 use crate::handle;
@@ -109,7 +109,9 @@ fn buffer(
                 place: place.clone(),
                 readonly,
             };
-            Py::new(py, view)?.into_any()
+            PyMemoryView::from(Bound::new(py, view)?.as_any())?
+                .into_any()
+                .unbind()
         }
         body if readonly => copied(py, &body.bytes()[place.clone()])?
             .into_any()

@@ -111,8 +111,11 @@ fn gone(why: Gone, subject: Subject) -> String {
     let noun = subject.noun();
     match (why, subject) {
         (Gone::Closed, _) => format!("{noun} is closed"),
-        (Gone::Sent, Subject::Sender | Subject::InnerSender) => {
-            format!("{noun} was moved by an earlier send; send sender.clone() to keep one")
+        (Gone::Sent, Subject::Sender) => {
+            "this sender was moved by an earlier send; send sender.clone() to keep one".into()
+        }
+        (Gone::Sent, Subject::InnerSender) => {
+            format!("{noun} was moved by an earlier send itself; send sender.clone() to keep one")
         }
         (Gone::Sent, _) => format!(
             "{noun} was moved by an earlier send; it belongs to whoever receives that message"
@@ -122,7 +125,7 @@ fn gone(why: Gone, subject: Subject) -> String {
         }
         (Gone::Added, _) => format!("{noun} was moved into a receiver set or router"),
         (Gone::Started, _) => {
-            format!("{noun} was moved into a process that was started with it")
+            format!("{noun} was moved into another process")
         }
     }
 }

@@ -71,6 +71,11 @@ impl Listener {
         ))
     }
 
+    /// The client whose message was accepted last is not the one: another may have its seat.
+    fn turn_away(&self, py: Python<'_>) {
+        py.detach(|| self.listener.turn_away());
+    }
+
     /// Stop listening: the one client is served. Others are told so until `close`.
     fn served(&self, py: Python<'_>) {
         py.detach(|| self.listener.served());

@@ -4,8 +4,9 @@ use ipc_channel_transport as transport;
 use ipc_channel_transport::{Deadline, Error, HandleRef, Outgoing, RegionView};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::handle::OutgoingHandle;
 use crate::timeout;
@@ -72,13 +73,15 @@ impl Encoded {
         if let Ok(bytes) = message.cast_exact::<PyBytes>() {
             return Ok(Encoded::Bytes(bytes.clone().unbind()));
         }
-        let buffer = untyped(message)?;
-        if !buffer.is_c_contiguous() {
-            return Err(PyValueError::new_err(
-                "the buffer is not contiguous; send bytes(buffer)",
-            ));
+        match untyped(message) {
+            Ok(buffer) if buffer.is_c_contiguous() => Ok(Encoded::Buffer(buffer)),
+            // With gaps or in another order: a copy in the order of its indices. No buffer: says so again.
+            _ => {
+                let bytes =
+                    PyMemoryView::from(message)?.call_method0(intern!(message.py(), "tobytes"))?;
+                Ok(Encoded::Bytes(bytes.cast_into::<PyBytes>()?.unbind()))
+            }
         }
-        Ok(Encoded::Buffer(buffer))
     }
 
     /// Sends it through `sender`, waiting until `deadline`. Returns the payload bytes and handles sent.
@@ -146,8 +149,8 @@ impl Encoded {
 fn untyped(object: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
     PyBuffer::<u8>::get(object).or_else(|first| {
         let py = object.py();
-        let view = pyo3::types::PyMemoryView::from(object).map_err(|_| first)?;
-        let bytes = view.call_method1(pyo3::intern!(py, "cast"), ("B",))?;
+        let view = PyMemoryView::from(object).map_err(|_| first)?;
+        let bytes = view.call_method1(intern!(py, "cast"), ("B",))?;
         PyBuffer::<u8>::get(&bytes)
     })
 }

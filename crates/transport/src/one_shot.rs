@@ -156,13 +156,18 @@ impl Listener {
         Ok(None)
     }
 
+    /// The client whose message was accepted last is not served after all: its seat is free.
+    pub fn turn_away(&self) {
+        let seat = self.seat.lock().take();
+        descriptor::close_unknown(seat.into_iter().collect());
+    }
+
     /// A client has been served: no other will be. The name stays known until [`Listener::close`].
     pub fn served(&self) {
         self.end.close();
         let clients = std::mem::take(&mut *self.clients.lock());
         drop(clients);
-        let seat = self.seat.lock().take();
-        descriptor::close_unknown(seat.into_iter().collect());
+        self.turn_away();
     }
 
     /// Ends it.
@@ -362,13 +367,14 @@ enum Attempt {
 /// The caller deals with [`Error::Interrupted`] by calling again.
 pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
     const PAUSE: Duration = Duration::from_millis(5);
+    const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
     let failed = |why| Error::Connect {
         name: name.into(),
         why,
     };
     let place = Place::parse(name).map_err(failed)?;
     let seat_name = format!("ipc-channel-{}", place.secret);
-    loop {
+    for pauses in 1u32.. {
         let (seat, socket) = (new_socket()?, new_socket()?);
         let attempt = match bind_abstract(&seat, &seat_name) {
             Ok(()) => place.attempt(&socket),
@@ -391,10 +397,17 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
                 drop((seat, socket));
                 let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
                 match poll::wait(&[], Deadline::after(pause)) {
+                    // A signal that came between two pauses interrupted neither.
+                    Ok(_) | Err(Error::TimedOut)
+                        if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) =>
+                    {
+                        return Err(Error::Interrupted);
+                    }
                     Ok(_) | Err(Error::TimedOut) => {}
                     Err(e) => return Err(e),
                 }
             }
         }
     }
+    Err(Error::Interrupted)
 }

@@ -60,6 +60,8 @@ class Passing:
             raise
         self._descriptors = descriptors
         self._text = _PREFIX + ",".join(items)
+        if descriptors:
+            _made.add(self._text)
         return self
 
     def __exit__(
@@ -67,6 +69,7 @@ class Passing:
     ) -> None:
         _close_all(self._entered())
         self._descriptors = None
+        _made.discard(self._text)
         if exc_type is not None:
             return
         for end in self._ends:
@@ -175,6 +178,8 @@ def inherit(text: str, /, *types: Any) -> tuple[Any, ...]:
         raise ValueError(f"{text!r} holds {len(inherited)} ends, but {len(types)} types were given")
     wanted = [_wanted(form) for form in types]
     with _lock:
+        if text in _made:
+            raise ValueError(f"{text!r} was made by this process: it is for the child, which inherits the ends")
         if text in _used:
             raise ClosedError(f"{text!r} was inherited already; an end has one owner, so pass it on instead")
         for position, (end, want) in enumerate(zip(inherited, wanted, strict=True), start=1):
@@ -185,6 +190,8 @@ def inherit(text: str, /, *types: Any) -> tuple[Any, ...]:
 
 
 _used: set[str] = set()
+_made: set[str] = set()
+"""The texts of the ``with`` blocks that are running: their descriptors are ours."""
 _lock = threading.Lock()
 
 
