@@ -1,7 +1,7 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
 use ipc_channel_transport::Message;
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyException};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
@@ -112,4 +112,21 @@ impl Plug {
             errors::from_codec(py, error, name, "the message cannot be decoded")
         })
     }
+}
+
+/// Decodes a delivery as a receiver with that codec does.
+#[pyfunction]
+pub fn decode(
+    py: Python<'_>,
+    codec: &Bound<'_, PyAny>,
+    delivery: &Bound<'_, Delivery>,
+) -> PyResult<Py<PyAny>> {
+    let plug = Plug::new(Some(codec))?;
+    let decoded = plug.decode(py, delivery.get().for_decoding()?);
+    match &decoded {
+        // Interrupted by Ctrl-C, say: without handles it can be decoded again.
+        Err(error) if !error.is_instance_of::<PyException>(py) => {}
+        _ => delivery.get().discard(),
+    }
+    decoded
 }

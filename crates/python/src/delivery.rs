@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_channel_transport::os::memory::Mapping;
 use ipc_channel_transport::{Body, Message};
-use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use crate::codec::Plug;
 use crate::handle;
 
 /// A received message before decoding. Dropping it closes whatever was not taken.
@@ -41,6 +40,15 @@ impl Delivery {
     /// Drops what is left of it.
     pub fn discard(&self) {
         drop(self.take());
+    }
+
+    /// The message, to be decoded; a plain one stays here too, so that it can be decoded again.
+    pub fn for_decoding(&self) -> PyResult<Message> {
+        if self.plain {
+            return self.with(|message| Ok(copy_of_plain(message)));
+        }
+        self.take()
+            .ok_or_else(|| PyValueError::new_err("this delivery was decoded or closed"))
     }
 
     fn take(&self) -> Option<Message> {
@@ -213,30 +221,6 @@ pub unsafe fn fill<T>(
     } else {
         Err(PyErr::fetch(owner.py()))
     }
-}
-
-/// Decodes a delivery as a receiver with that codec does.
-#[pyfunction]
-pub fn decode(
-    py: Python<'_>,
-    codec: &Bound<'_, PyAny>,
-    delivery: &Bound<'_, Delivery>,
-) -> PyResult<Py<PyAny>> {
-    let plug = Plug::new(Some(codec))?;
-    let delivery = delivery.get();
-    let message = if delivery.plain {
-        delivery.with(|message| Ok(copy_of_plain(message)))?
-    } else {
-        let taken = delivery.take();
-        taken.ok_or_else(|| PyValueError::new_err("this delivery was decoded or closed"))?
-    };
-    let decoded = plug.decode(py, message);
-    match &decoded {
-        // Interrupted by Ctrl-C, say: without handles it can be decoded again.
-        Err(error) if !error.is_instance_of::<PyException>(py) => {}
-        _ => delivery.discard(),
-    }
-    decoded
 }
 
 fn copy_of_plain(message: &Message) -> Message {

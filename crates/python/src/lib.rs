@@ -28,7 +28,9 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use delivery::{Delivery, View, decode};
+    use codec::decode;
+    #[pymodule_export]
+    use delivery::{Delivery, View};
     #[pymodule_export]
     use file::File;
     #[pymodule_export]
