@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -209,19 +209,21 @@ fn memory_is_frozen_by_its_first_send() {
 fn closing_wakes_who_waits_and_leaves_no_alarm_behind() {
     let (_sender, receiver) = channel().unwrap();
     let receiver = Arc::new(receiver);
-    let waiting = thread::spawn({
+    let (report, reports) = mpsc::channel();
+    thread::spawn({
         let receiver = receiver.clone();
         move || {
-            let outcome = receiver.recv(soon());
+            let outcome = receiver.recv(Deadline::NEVER);
             // The same thread's next wait must last until its own deadline.
             let (_other_sender, other) = channel().unwrap();
             let next = other.recv(Deadline::after(Duration::from_millis(30)));
-            (outcome, next)
+            report.send((outcome, next))
         }
     });
     thread::sleep(Duration::from_millis(50));
     receiver.end().close();
-    let (outcome, next) = waiting.join().unwrap();
+    let woken = reports.recv_timeout(Duration::from_secs(20));
+    let (outcome, next) = woken.expect("the thread should have been woken");
     assert!(
         matches!(outcome, Err(Error::Gone(Gone::Closed))),
         "{outcome:?}"

@@ -164,6 +164,7 @@ fn bodies_in_files_that_could_change_or_are_not_there() {
     let packet = header(1, 0, 0, 0, 100, 100);
     let unsealed = memory::create("unsealed", 100).unwrap();
     let size_only = memory::create("size-only", 100).unwrap();
+    memory::write_all(size_only.as_fd(), &[&[1; 100]]).unwrap();
     memory::seal_size(size_only.as_fd()).unwrap();
     let short = memory::create("short", 99).unwrap();
     memory::write_all(short.as_fd(), &[&[1; 99]]).unwrap();
