@@ -194,6 +194,7 @@ def test_one_receiver_moved_by_two_threads_goes_to_one_place() -> None:
                 assert arrived.recv(20) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_making_and_closing_channels_in_many_threads_while_forking() -> None:
     """No fork happens inside a critical section: a child can always use and close what it has."""
     stop = threading.Event()
