@@ -16,6 +16,9 @@ import pytest
 
 import ipc_channel as ipc
 
+# A thread of another test may be on its way out.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 ROUNDS = 36
 
 
