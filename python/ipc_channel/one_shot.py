@@ -126,6 +126,10 @@ class _Server(Closing, Generic[R, M]):
             raise ClosedError("this server is closed")
         return self._listener
 
+    def _inherited(self) -> "list[_core.Listener]":
+        """For ``close_inherited``: what it would close."""
+        return [] if self._listener is None else [self._listener]
+
     def __repr__(self) -> str:
         state = "served" if self._served else "closed" if self.closed else self._name
         return f"<{type(self).__name__} {state}>"
