@@ -4,9 +4,9 @@ use ipc_channel_transport::Message;
 use pyo3::exceptions::{PyBufferError, PyException};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyString, PyTuple, PyType};
 
-use crate::delivery::{Delivery, View, copied};
+use crate::delivery::{Delivery, View, payload_of};
 use crate::errors;
 use crate::parcel::Encoded;
 
@@ -85,11 +85,10 @@ impl Plug {
 
     /// The object that `message` stands for.
     pub fn decode(&self, py: Python<'_>, message: Message) -> PyResult<Py<PyAny>> {
-        let plain = message.handles.is_empty() && message.buffers.is_empty();
-        let decoded = match (plain, &self.decode, &self.decode_delivery) {
-            (true, None, _) => copied(py, message.payload()).map(Bound::into_any),
+        let decoded = match (message.is_plain(), &self.decode, &self.decode_delivery) {
+            (true, None, _) => payload_of(py, &message).map(Bound::into_any),
             (true, Some(decode), _) => {
-                View::of_payload(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
+                View::to_decode(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
             }
             (false, _, Some(decode)) => {
                 Bound::new(py, Delivery::new(message)).and_then(|delivery| {
@@ -107,11 +106,26 @@ impl Plug {
                 ))
             }
         };
-        decoded.map(Bound::unbind).map_err(|error| {
-            let name = intern!(py, "DecodeError");
-            errors::from_codec(py, error, name, "the message cannot be decoded")
-        })
+        decoded.map(Bound::unbind).map_err(|error| undecodable(py, error))
     }
+
+    /// The object that a message stands for which is `payload` and nothing else.
+    #[inline]
+    pub fn decode_payload(&self, py: Python<'_>, payload: Py<PyBytes>) -> PyResult<Py<PyAny>> {
+        match &self.decode {
+            None => Ok(payload.into_any()),
+            Some(decode) => decode
+                .bind(py)
+                .call1((payload,))
+                .map(Bound::unbind)
+                .map_err(|error| undecodable(py, error)),
+        }
+    }
+}
+
+fn undecodable(py: Python<'_>, error: PyErr) -> PyErr {
+    let name = intern!(py, "DecodeError");
+    errors::from_codec(py, error, name, "the message cannot be decoded")
 }
 
 /// Decodes a delivery as a receiver with that codec does.

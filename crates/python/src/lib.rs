@@ -41,7 +41,7 @@ mod _core {
     use parcel::{Parcel, Prepared};
     #[pymodule_export]
     use process::{
-        adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
+        adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation, open_envelope,
         native_max_inline,
     };
     #[pymodule_export]

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::errors::{self, Subject};
 use crate::file::File;
+use crate::handle;
 use crate::listener::Listener;
 use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
@@ -58,7 +59,6 @@ fn adopt(
 pub fn adopt_sender(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<SenderEnd> {
     let socket = adopt(py, fd, os::descriptor::check_channel_socket)?;
     let sender = transport::Sender::from_socket(socket);
-    let sender = sender.map_err(|e| errors::raise(py, e, Subject::Sender))?;
     Ok(SenderEnd::bare(sender, label))
 }
 
@@ -69,6 +69,15 @@ pub fn adopt_receiver(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<Receiver
     let receiver = transport::Receiver::from_socket(socket);
     let receiver = receiver.map_err(|e| errors::raise(py, e, Subject::Receiver))?;
     Ok(ReceiverEnd::bare(receiver, label))
+}
+
+/// Takes ownership of a descriptor that `envelope` or a departure has made, and takes the end out of it: a
+/// SenderEnd or a ReceiverEnd. Raises ProtocolError if it holds none.
+#[pyfunction]
+pub fn open_envelope(py: Python<'_>, fd: RawFd) -> PyResult<Py<PyAny>> {
+    let envelope = adopt(py, fd, os::descriptor::check_channel_socket)?;
+    let received = transport::envelope::open(envelope);
+    handle::to_python(py, received.map_err(|e| errors::raise(py, e, Subject::Other))?)
 }
 
 /// Takes ownership of a shared memory's descriptor. Raises ProtocolError unless it is sealed.

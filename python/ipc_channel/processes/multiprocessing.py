@@ -63,10 +63,12 @@ def _bare_class(handle: "_core.Handle") -> type[Any]:
     return next(cls for cls in _BARE if isinstance(cast("object", handle), cls))
 
 
-def _duplicate(handle: "_core.Handle") -> int:
-    """A descriptor of our own."""
+def _duplicate(handle: "_core.SenderEnd | _core.Memory | _core.File") -> int:
+    """A descriptor of our own; of a sender, one that holds it."""
     if isinstance(handle, _core.File):
         return os.dup(handle.fileno())
+    if isinstance(handle, _core.SenderEnd):
+        return handle.envelope()
     return handle.duplicate_fd()
 
 
@@ -93,11 +95,13 @@ def _into_queue(handle: "_core.Handle") -> Any:
 def _into_child(handle: "_core.Handle", popen: Any) -> Any:
     """Let the child that is being started inherit a descriptor."""
     cargo = _cargo_of(popen)
-    descriptor = _duplicate(handle)
-    cargo.descriptors.append(descriptor)
     if isinstance(handle, _core.ReceiverEnd):
-        handle.depart().abort()  # raises now, rather than once the child has started, if it cannot move
-        cargo.receivers.append(handle)
+        departure = handle.depart()
+        cargo.departures.append(departure)
+        descriptor = departure.fd
+    else:
+        descriptor = _duplicate(handle)
+        cargo.descriptors.append(descriptor)
     return popen.DupFd(popen.duplicate_for_child(descriptor))
 
 
@@ -107,15 +111,16 @@ class _Cargo:
     def __init__(self) -> None:
         # Under spawn the child inherits these very numbers, so they stay open until it has started.
         self.descriptors: list[int] = []
-        self.receivers: list[_core.ReceiverEnd] = []
+        self.departures: list[_core.Departure] = []
 
     def started(self) -> None:
-        for receiver in self.receivers:
-            with contextlib.suppress(ClosedError):  # closed meanwhile, by another thread
-                receiver.depart().commit()
+        while self.departures:
+            self.departures.pop().commit()
         self.close()
 
     def close(self, close: Callable[[int], None] = os.close) -> None:
+        while self.departures:
+            self.departures.pop().abort()
         while self.descriptors:
             close(self.descriptors.pop())
 
@@ -167,6 +172,4 @@ def _adopt(bare: type[Any], descriptor: int, label: int | None) -> "_core.Handle
     if bare is _core.File:
         return _core.adopt_file(descriptor)
     assert label is not None
-    if bare is _core.SenderEnd:
-        return _core.adopt_sender(descriptor, label)
-    return _core.adopt_receiver(descriptor, label)
+    return _core.open_envelope(descriptor)

@@ -61,9 +61,27 @@ unsafe impl Sync for HeldByFork {}
 
 static HELD: HeldByFork = HeldByFork(UnsafeCell::new(None));
 
+/// What runs at every fork, in the thread that forks, while nobody else is inside the gate: in the parent
+/// before it, and in the child after it. Only the first call counts.
+pub fn install_hooks(before: fn(), in_child: fn()) {
+    HOOKS.get_or_init(|| (before, in_child));
+}
+
+static HOOKS: OnceLock<(fn(), fn())> = OnceLock::new();
+
+/// Runs a hook as if inside the gate, which this thread has closed for all others.
+fn run(hook: fn()) {
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    hook();
+    DEPTH.with(|depth| depth.set(depth.get() - 1));
+}
+
 extern "C" fn prepare() {
     let guard = GATE.write().unwrap_or_else(PoisonError::into_inner);
     FORKS.fetch_add(1, Ordering::Relaxed);
+    if let Some((before, _)) = HOOKS.get() {
+        run(*before);
+    }
     // SAFETY: the write lock is held, so nobody else touches HELD (see its Sync argument).
     unsafe { *HELD.0.get() = Some(guard) };
 }
@@ -73,13 +91,20 @@ extern "C" fn release() {
     drop(unsafe { (*HELD.0.get()).take() });
 }
 
+extern "C" fn release_in_child() {
+    if let Some((_, in_child)) = HOOKS.get() {
+        run(*in_child);
+    }
+    release();
+}
+
 fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handlers are plain functions of this library, which is never unloaded: CPython
         // does not dlclose extension modules. The result is ENOMEM at most; forks are then ungated,
         // which only matters while another thread is inside a critical section.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release)) };
+        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release_in_child)) };
     });
 }
 

@@ -1,0 +1,545 @@
+//! The way of a process's messages to one channel's receiver: the channel's socket, a connection of its own,
+//! or a lane.
+//!
+//! All senders of one channel that a process has made from one another share a route. It begins with the
+//! socket: one system call a message, right for a reply that is sent once. A process that sends many messages
+//! at a time, large ones, or finds the socket full, opens a lane. While nobody else can send, this process
+//! alone fills the socket, counts what it has put there, and opens the lane while there is room to announce it.
+//! Before another process gets the end (a clone in a message, a fork), a door is made, by which everybody gets
+//! in when the socket is full. So a message always has a place to go.
+//!
+//! Invariant (order): the messages of one route reach the receiver in the order of their sends. Those in the
+//! socket precede the packet that announces the lane or connection, and after that nothing more is sent by
+//! the socket but doors. Order between routes is by stamps, see [`crate::intake`].
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use crate::door;
+use crate::end::{End, Gone, Resident};
+use crate::error::{Error, Result};
+use crate::fd_link::LinkWriter;
+use crate::lane::consumer::Place;
+use crate::lane::layout::Kind;
+use crate::lane::producer::Producer;
+use crate::os::socket::{self, Sent};
+use crate::os::{clock, fork};
+use crate::sync::{Lock, Locked};
+use crate::wire::control;
+use crate::wire::native::{Frame, MAX_INLINE, PacketKind};
+
+/// Packets that one process may have unread in the socket, of 278 that fit. The rest is for announcements.
+const MOST_SLOTS: u32 = 200;
+/// This many messages within a millisecond, and the process is busy.
+const BURST: u32 = 24;
+const BURST_NS: u64 = 1_000_000;
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is where the receiver will find it.
+    Sent,
+    /// There is no room now: wait for the socket.
+    SocketFull,
+    /// The channel is bounded and full: wait for the receiver's bell on this connection.
+    AtCapacity(Arc<OwnedFd>),
+}
+
+/// A connection that only this process has.
+#[derive(Debug)]
+struct Own {
+    connection: Arc<OwnedFd>,
+    producer: Option<Producer>,
+    link: Option<LinkWriter>,
+    /// When the other side was last seen to be there.
+    looked_at: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    primary: Option<Arc<OwnedFd>>,
+    made_in: u64,
+    /// Packets in the socket at most, while not shared.
+    slots: u32,
+    /// Other processes may have the end.
+    shared: bool,
+    door: Option<Arc<OwnedFd>>,
+    own: Option<Own>,
+    burst: u32,
+    burst_began: u64,
+    had_large: bool,
+    ends: Vec<(u64, Weak<End>)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Route {
+    state: Lock<State>,
+    capacity: u32,
+}
+
+/// What another process is told of a route.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Where further connections are made.
+    pub door: Option<Arc<OwnedFd>>,
+    /// Packets in the socket; 255: others may have put some there.
+    pub slots: u8,
+}
+
+/// The `slots` of an end that is shared.
+pub const SHARED: u8 = u8::MAX;
+
+impl Route {
+    /// The way through `primary`, of an end that came with that ticket.
+    pub fn new(primary: Arc<OwnedFd>, ticket: Ticket, capacity: u32) -> Arc<Route> {
+        Arc::new(Route {
+            state: Lock::new(State {
+                primary: Some(primary),
+                made_in: fork::generation(),
+                slots: ticket.slots.into(),
+                shared: ticket.slots == SHARED || ticket.door.is_some(),
+                door: ticket.door,
+                own: None,
+                burst: 0,
+                burst_began: 0,
+                had_large: false,
+                ends: Vec::new(),
+            }),
+            capacity,
+        })
+    }
+
+    /// The most messages of one process that may be undelivered; 0: no limit.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// A further end uses the route.
+    pub fn enlist(&self, end: &Arc<End>) {
+        let mut state = self.lock();
+        state.ends.push((end.id(), Arc::downgrade(end)));
+    }
+
+    fn lock(&self) -> Locked<'_, State> {
+        let mut state = self.state.lock();
+        if state.made_in != fork::generation() {
+            state.begin_anew_in_child();
+        }
+        state
+    }
+
+    /// Sends a message that is nothing but bytes, if there is a lane with room for it.
+    #[inline]
+    pub fn send_plain(&self, payload: &[u8]) -> Result<bool> {
+        let mut state = self.lock();
+        let Some(own) = &mut state.own else {
+            return Ok(false);
+        };
+        let Some(producer) = &mut own.producer else {
+            return Ok(false);
+        };
+        if !producer.has_room() {
+            return Ok(false);
+        }
+        let outcome = own.check_alive().and_then(|connection| {
+            let producer = own.producer.as_mut().ok_or(Error::Empty)?;
+            let copy = |region: &crate::os::shared::Region, at| region.copy_in(at, payload);
+            let published = producer.send(Kind::Plain, payload.len(), copy)?;
+            if published.ring {
+                control::ring(connection.as_fd())?;
+            }
+            Ok(true)
+        });
+        state.note(outcome)
+    }
+
+    /// Sends `frame`, with the seat if there is one, or says what to wait for. Never waits.
+    pub fn send(&self, frame: &Frame<'_>, seat: Option<BorrowedFd<'_>>) -> Result<Attempt> {
+        let mut state = self.lock();
+        let primary = state.primary.clone().ok_or(Error::Gone(Gone::Closed))?;
+        let outcome = self.attempt(&mut state, primary.as_fd(), frame, seat);
+        if self.capacity > 0 {
+            settle(&mut state);
+        }
+        state.note(outcome)
+    }
+
+    fn attempt(
+        &self,
+        state: &mut State,
+        primary: BorrowedFd<'_>,
+        frame: &Frame<'_>,
+        seat: Option<BorrowedFd<'_>>,
+    ) -> Result<Attempt> {
+        let has_lane = |state: &State| state.own.as_ref().is_some_and(|own| own.producer.is_some());
+        if seat.is_none() && !has_lane(state) && (self.capacity > 0 || state.is_busy(primary, frame)) {
+            match state.open_lane(primary, self.capacity) {
+                Ok(true) => {}
+                Ok(false) if self.capacity > 0 => return Ok(Attempt::SocketFull),
+                Ok(false) => {}
+                // Without descriptors or memory for a lane, packets do as long as there is room.
+                Err(Error::TooManyHandles(_) | Error::BacklogFull(_) | Error::Kernel { .. })
+                    if self.capacity == 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if has_lane(state) {
+            return state.send_by_lane(frame);
+        }
+        match state.send_by_packet(primary, frame, seat) {
+            Ok(Sent::Whole) => return Ok(Attempt::Sent),
+            Ok(Sent::WouldBlock) => {}
+            // Another holder of the socket has shut it: the door may still be open.
+            Err(Error::ReceiverGone) if seat.is_none() && state.own.is_none() && state.door.is_some() => {}
+            Err(error) => return Err(error),
+        }
+        if seat.is_some() {
+            return Ok(Attempt::SocketFull);
+        }
+        if state.own.is_none() {
+            if let Some(door) = state.door.clone() {
+                state.own = Some(Own::new(door::connect(door.as_fd())?));
+                // A process that sends once and ends needs no lane.
+                if let Sent::Whole = state.send_by_packet(primary, frame, seat)? {
+                    return Ok(Attempt::Sent);
+                }
+            }
+        }
+        if state.open_lane(primary, self.capacity)? {
+            return state.send_by_lane(frame);
+        }
+        Ok(Attempt::SocketFull)
+    }
+
+    /// The receiver is asked to tell of its progress. False if there is room already.
+    pub fn arm(&self) -> bool {
+        let state = self.lock();
+        let producer = state.own.as_ref().and_then(|own| own.producer.as_ref());
+        producer.is_none_or(|producer| producer.wait_for_room())
+    }
+
+    /// The connection on which a bounded lane's receiver rings when there is room, if there is one.
+    pub fn bell(&self) -> Option<Arc<OwnedFd>> {
+        let state = self.lock();
+        let own = state.own.as_ref()?;
+        (self.capacity > 0 && own.producer.is_some()).then(|| own.connection.clone())
+    }
+
+    /// Whether a message could be sent now.
+    pub fn has_room(&self) -> bool {
+        let state = self.lock();
+        let producer = state.own.as_ref().and_then(|own| own.producer.as_ref());
+        producer.is_none_or(Producer::has_room)
+    }
+
+    /// The end leaves for another process inside a message, and perhaps a clone stays. `alone`: it is the only
+    /// one here, and goes as the only one.
+    pub fn depart(&self, alone: bool) -> Result<Ticket> {
+        let mut state = self.lock();
+        let users = state.users();
+        let alone = alone && users <= 1 && !state.shared;
+        // Our lane's messages must be told from those of whoever sends next.
+        state.share_lane();
+        if alone && state.own.is_none() && state.slots < MOST_SLOTS {
+            return Ok(Ticket {
+                door: None,
+                slots: state.slots as u8,
+            });
+        }
+        if let Err(error) = state.share() {
+            match error {
+                Error::TooManyHandles(_) => return Err(error),
+                // Without a place for a door the others use the socket, and wait when it is full.
+                _ => state.shared = true,
+            }
+        }
+        Ok(Ticket {
+            door: state.door.clone(),
+            slots: SHARED,
+        })
+    }
+
+    /// What is under way in this process's lane.
+    pub fn statistics(&self) -> Option<LaneStatistics> {
+        let state = self.lock();
+        let producer = state.own.as_ref()?.producer.as_ref()?;
+        Some(LaneStatistics {
+            backlog: producer.backlog(),
+            memory: producer.memory(),
+        })
+    }
+}
+
+/// Of one lane.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneStatistics {
+    /// Messages not yet taken, as far as the receiver has told.
+    pub backlog: u64,
+    /// Bytes of memory for unread messages.
+    pub memory: u64,
+}
+
+/// Passes the baton among those who wait for room: whoever took a bell may have left some.
+fn settle(state: &mut State) {
+    let Some(own) = &state.own else { return };
+    let Some(producer) = &own.producer else { return };
+    let waits = |end: &Arc<End>| end.is_attended();
+    let ends: Vec<Arc<End>> = state
+        .ends
+        .iter()
+        .filter_map(|(_, end)| end.upgrade())
+        .filter(waits)
+        .collect();
+    if !ends.is_empty() && (producer.has_room() || !producer.wait_for_room()) {
+        for end in ends {
+            end.wake();
+        }
+    }
+}
+
+impl Own {
+    fn new(connection: OwnedFd) -> Own {
+        Own {
+            connection: Arc::new(connection),
+            producer: None,
+            link: None,
+            looked_at: 0,
+        }
+    }
+
+    /// Looks for the receiver's death once a tick; a close it has written into the lane itself.
+    #[inline]
+    fn check_alive(&mut self) -> Result<Arc<OwnedFd>> {
+        let tick = clock::tick();
+        if tick != self.looked_at {
+            if socket::has_hung_up(self.connection.as_fd()) {
+                return Err(Error::ReceiverGone);
+            }
+            self.looked_at = tick;
+        }
+        Ok(self.connection.clone())
+    }
+}
+
+impl State {
+    fn users(&self) -> usize {
+        let open = |end: &Arc<End>| !matches!(end.gone(), Some(why) if why != Gone::Sent);
+        self.ends
+            .iter()
+            .filter_map(|(_, end)| end.upgrade())
+            .filter(open)
+            .count()
+    }
+
+    /// After an error that means the receiver has left the lane, there is none.
+    fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if let Err(Error::ReceiverGone | Error::Protocol(_)) = &outcome {
+            self.own = None;
+        }
+        outcome
+    }
+
+    /// In a child everything that is the parent's alone is forgotten.
+    fn begin_anew_in_child(&mut self) {
+        self.made_in = fork::generation();
+        self.own = None;
+        self.shared = true;
+        self.burst = 0;
+    }
+
+    fn is_busy(&mut self, primary: BorrowedFd<'_>, frame: &Frame<'_>) -> bool {
+        if frame.len() > MAX_INLINE {
+            return std::mem::replace(&mut self.had_large, true);
+        }
+        if !self.shared && self.slots >= MOST_SLOTS {
+            if socket::unread(primary).is_ok_and(|bytes| bytes == 0) {
+                self.slots = 0;
+            } else {
+                return true;
+            }
+        }
+        self.burst >= BURST
+    }
+
+    fn count_packet(&mut self, stamp: u64) {
+        self.slots = self.slots.saturating_add(1);
+        if stamp.saturating_sub(self.burst_began) > BURST_NS {
+            self.burst_began = stamp;
+            self.burst = 0;
+        }
+        self.burst += 1;
+    }
+
+    fn send_by_packet(
+        &mut self,
+        primary: BorrowedFd<'_>,
+        frame: &Frame<'_>,
+        seat: Option<BorrowedFd<'_>>,
+    ) -> Result<Sent> {
+        let stamp = clock::now();
+        let socket = self
+            .own
+            .as_ref()
+            .map_or(primary, |own| own.connection.as_fd());
+        let sent = frame.send(socket, stamp, seat)?;
+        if sent == Sent::Whole {
+            self.count_packet(stamp);
+        }
+        Ok(sent)
+    }
+
+    fn send_by_lane(&mut self, frame: &Frame<'_>) -> Result<Attempt> {
+        let Some(own) = &mut self.own else {
+            return Err(Error::ReceiverGone);
+        };
+        let connection = own.check_alive()?;
+        let Own { producer, link, .. } = own;
+        let Some(producer) = producer else {
+            return Err(Error::ReceiverGone);
+        };
+        if !producer.has_room() {
+            // Bells that were rung meanwhile are heard.
+            while let Some(1..) = socket::peek_bytes(connection.as_fd(), &mut [0; 1])? {
+                socket::discard(connection.as_fd())?;
+            }
+            if !producer.has_room() {
+                return Ok(Attempt::AtCapacity(connection));
+            }
+        }
+        let fds = frame.link_fds();
+        let published = match frame.plain() {
+            Some(payload) => producer.send(Kind::Plain, payload.len(), |region, at| {
+                region.copy_in(at, payload);
+            })?,
+            None if fds.is_empty() => producer.send(Kind::Framed, frame.len(), |region, at| {
+                frame.write(region, at, 0);
+            })?,
+            None => {
+                let link = match link {
+                    Some(link) => link,
+                    None => {
+                        let (writer, other) = LinkWriter::new()?;
+                        match control::send(connection.as_fd(), PacketKind::Link, &[other.as_fd()])? {
+                            Sent::Whole => link.insert(writer),
+                            Sent::WouldBlock => return Ok(Attempt::SocketFull),
+                        }
+                    }
+                };
+                let ticket = link.send(&fds)?;
+                producer.send(Kind::Framed, frame.len(), |region, at| {
+                    frame.write(region, at, ticket);
+                })?
+            }
+        };
+        if published.ring {
+            control::ring(connection.as_fd())?;
+        }
+        Ok(Attempt::Sent)
+    }
+
+    /// False if there is no room to announce it.
+    fn open_lane(&mut self, primary: BorrowedFd<'_>, capacity: u32) -> Result<bool> {
+        let producer = Producer::new(capacity, self.shared)?;
+        let (offset, len) = producer.first_ring();
+        let place = Place {
+            offset,
+            len,
+            start: 0,
+            read: 0,
+            taken: 0,
+            // Everything that was sent before has an earlier stamp.
+            base: clock::now(),
+            bounded: capacity > 0,
+            pinned: false,
+        };
+        if self.own.is_none() {
+            let (mine, other) = socket::duplex_pair()?;
+            let fds = [other.as_fd(), producer.file()];
+            match control::send_place(primary, PacketKind::Lane, &place, &fds) {
+                Ok(Sent::Whole) => {
+                    let mut own = Own::new(mine);
+                    own.producer = Some(producer);
+                    self.own = Some(own);
+                    return Ok(true);
+                }
+                Ok(Sent::WouldBlock) | Err(Error::ReceiverGone) if self.door.is_some() => {}
+                Ok(Sent::WouldBlock) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            if let Some(door) = &self.door {
+                self.own = Some(Own::new(door::connect(door.as_fd())?));
+            }
+        }
+        let Some(own) = &mut self.own else {
+            return Ok(false);
+        };
+        let fds = [producer.file()];
+        let sent = control::send_place(own.connection.as_fd(), PacketKind::Lane, &place, &fds)?;
+        if sent == Sent::Whole {
+            own.producer = Some(producer);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn share_lane(&mut self) {
+        if let Some(producer) = self.own.as_mut().and_then(|own| own.producer.as_mut()) {
+            producer.share();
+        }
+    }
+
+    /// Other processes will have the end: from now on there is a door.
+    fn share(&mut self) -> Result<()> {
+        self.share_lane();
+        if self.shared {
+            return Ok(());
+        }
+        let primary = self.primary.clone().ok_or(Error::Gone(Gone::Closed))?;
+        let (listening, place) = door::make()?;
+        let fds = [listening.as_fd()];
+        let sent = match control::send(primary.as_fd(), PacketKind::Door, &fds) {
+            // Our own connection leads to the same receiver.
+            Ok(Sent::WouldBlock) => match &self.own {
+                Some(own) => control::send(own.connection.as_fd(), PacketKind::Door, &fds),
+                None => Ok(Sent::WouldBlock),
+            },
+            outcome => outcome,
+        };
+        match sent {
+            Ok(Sent::Whole) => self.door = Some(Arc::new(place)),
+            // Nobody is there to send to: the others will find out.
+            Ok(Sent::WouldBlock) | Err(Error::ReceiverGone) => {}
+            Err(error) => return Err(error),
+        }
+        self.shared = true;
+        Ok(())
+    }
+}
+
+impl Resident for Route {
+    fn left(&self, end: u64, _why: Gone) {
+        let mut state = self.state.lock();
+        state.ends.retain(|(id, _)| *id != end);
+        if state.ends.is_empty() {
+            // The receiver sees the lane's connection end, and reads what is there first.
+            let own = state.own.take();
+            let primary = state.primary.take();
+            drop(state);
+            drop((own, primary));
+        }
+    }
+
+    fn before_fork(&self) {
+        let mut state = self.state.lock();
+        if state.made_in == fork::generation() {
+            // Best effort: without descriptors or memory the child shares the socket alone.
+            let _ = state.share();
+            state.shared = true;
+        }
+    }
+
+    fn after_fork_in_child(&self) {
+        drop(self.lock());
+    }
+}
