@@ -70,7 +70,7 @@ fn refused(receiver: &Receiver) {
 #[test]
 fn a_message_without_room_for_its_descriptors_can_be_received_later() {
     let before = getrlimit(Resource::Nofile);
-    let (sender, receiver) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
     for count in [1usize, 5, 250, 300, 600] {
         let files: Vec<_> = (0..count)
             .map(|_| std::fs::File::open("/dev/null").unwrap())
