@@ -2,6 +2,7 @@
 
 use ipc_channel_transport::Message;
 use pyo3::exceptions::{PyBufferError, PyException};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple, PyType};
@@ -54,6 +55,12 @@ impl Plug {
         })
     }
 
+    /// Whether messages are bytes, sent as they are.
+    #[inline]
+    pub fn is_raw(&self) -> bool {
+        self.encode.is_none() && self.accepts.is_none()
+    }
+
     /// What is to be sent for `message`.
     pub fn encode(&self, message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
         let py = message.py();
@@ -72,7 +79,7 @@ impl Plug {
         }
         let encoded = match &self.encode {
             None => Encoded::from_buffer(message),
-            Some(encode) => encode.bind(py).call1((message,)).and_then(Encoded::new),
+            Some(encode) => call(encode.bind(py), message).and_then(Encoded::new),
         };
         encoded.map_err(|error| {
             if error.is_instance_of::<PyBufferError>(py) {
@@ -106,7 +113,9 @@ impl Plug {
                 ))
             }
         };
-        decoded.map(Bound::unbind).map_err(|error| undecodable(py, error))
+        decoded
+            .map(Bound::unbind)
+            .map_err(|error| undecodable(py, error))
     }
 
     /// The object that a message stands for which is `payload` and nothing else.
@@ -114,12 +123,29 @@ impl Plug {
     pub fn decode_payload(&self, py: Python<'_>, payload: Py<PyBytes>) -> PyResult<Py<PyAny>> {
         match &self.decode {
             None => Ok(payload.into_any()),
-            Some(decode) => decode
-                .bind(py)
-                .call1((payload,))
+            Some(decode) => call(decode.bind(py), payload.bind(py).as_any())
                 .map(Bound::unbind)
                 .map_err(|error| undecodable(py, error)),
         }
+    }
+}
+
+/// Calls a function with one argument, without making a tuple for it.
+#[inline]
+fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    #[allow(unsafe_code)]
+    // SAFETY: both objects live throughout the call, the arguments end with a null pointer, and what returns
+    // is a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallFunctionObjArgs(
+            function.as_ptr(),
+            argument.as_ptr(),
+            std::ptr::null_mut::<ffi::PyObject>(),
+        );
+        Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }
 

@@ -145,10 +145,14 @@ pub fn payload_of<'py>(py: Python<'py>, message: &Message) -> PyResult<Bound<'py
 /// The same, of a message that is still in its lane.
 #[inline]
 pub fn copy_of<'py>(py: Python<'py>, plain: &Plain<'_>) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_with(py, plain.len(), |copy| {
-        plain.copy_out(copy);
-        Ok(())
-    })
+    #[allow(unsafe_code)]
+    // SAFETY: the pointer is to as many bytes of shared memory, which stay mapped while `plain` lives; whatever
+    // another process does to them meanwhile changes only what is copied.
+    unsafe {
+        let bytes =
+            ffi::PyBytes_FromStringAndSize(plain.pointer().cast(), plain.len() as ffi::Py_ssize_t);
+        Ok(Bound::from_owned_ptr_or_err(py, bytes)?.cast_into_unchecked())
+    }
 }
 
 /// Part of a received message where it lies. Writable parts of a sealed file are this process's own copies of
@@ -198,9 +202,7 @@ impl View {
         // SAFETY: `place` is a non-empty range of the message's bytes (`pointer` has checked it), which stay
         // mapped as long as this object lives, and the buffer holds a reference to this object. Another
         // process may write there while Python reads, as with any shared memory: that changes bytes only.
-        unsafe {
-            fill(view, &slf, start, this.place.len(), this.readonly, flags)
-        }
+        unsafe { fill(view, &slf, start, this.place.len(), this.readonly, flags) }
     }
 }
 

@@ -41,8 +41,8 @@ mod _core {
     use parcel::{Parcel, Prepared};
     #[pymodule_export]
     use process::{
-        adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation, open_envelope,
-        native_max_inline,
+        adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
+        native_max_inline, open_envelope,
     };
     #[pymodule_export]
     use receiver_end::{Departure, ReceiverEnd, Receiving};

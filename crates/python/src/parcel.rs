@@ -12,7 +12,7 @@ use crate::handle::OutgoingHandle;
 use crate::timeout;
 
 /// Bodies from this size on are copied and written without the GIL.
-const LARGE: usize = 64 * 1024;
+pub const LARGE: usize = 64 * 1024;
 
 /// An encoded message that carries more than bytes: a payload, handles in the order of their indices,
 /// and out-of-band buffers.

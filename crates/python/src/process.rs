@@ -77,7 +77,10 @@ pub fn adopt_receiver(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<Receiver
 pub fn open_envelope(py: Python<'_>, fd: RawFd) -> PyResult<Py<PyAny>> {
     let envelope = adopt(py, fd, os::descriptor::check_channel_socket)?;
     let received = transport::envelope::open(envelope);
-    handle::to_python(py, received.map_err(|e| errors::raise(py, e, Subject::Other))?)
+    handle::to_python(
+        py,
+        received.map_err(|e| errors::raise(py, e, Subject::Other))?,
+    )
 }
 
 /// Takes ownership of a shared memory's descriptor. Raises ProtocolError unless it is sealed.

@@ -127,7 +127,9 @@ impl ReceiverEnd {
     /// A file descriptor for `select`, `selectors` and event loops: readable exactly while a message or
     /// the end of the stream is there. Raises `ClosedError`.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
-        self.receiver.fileno().map_err(|e| ReceiverEnd::raise(py, e))
+        self.receiver
+            .fileno()
+            .map_err(|e| ReceiverEnd::raise(py, e))
     }
 
     /// A descriptor that is readable like `fileno`'s, and once the end is closed or moved.
@@ -244,7 +246,10 @@ impl Receiving {
         }
     }
 
-    fn next(slf: &Bound<'_, Self>, deadline: Option<Deadline>) -> PyResult<Result<Py<PyAny>, Error>> {
+    fn next(
+        slf: &Bound<'_, Self>,
+        deadline: Option<Deadline>,
+    ) -> PyResult<Result<Py<PyAny>, Error>> {
         /// Shorter than it takes to give up the GIL and get it back.
         const SPIN_WITH_GIL_NS: u64 = 3_000;
         let end = slf.as_super().get();

@@ -377,9 +377,7 @@ impl End {
         let mut inner = self.inner.lock();
         let socket = inner.open()?.clone();
         for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
-            readiness
-                .epoll
-                .add(epoll.as_fd(), 2, Interest::Readable)?;
+            readiness.epoll.add(epoll.as_fd(), 2, Interest::Readable)?;
             readiness.epoll.remove(socket.as_fd());
         }
         inner.behind = Some(epoll.clone());

@@ -91,10 +91,10 @@ impl Plain<'_> {
         self.record.len == 0
     }
 
-    /// Copies it.
+    /// Where it lies while this value lives. Its sender could still write there.
     #[inline]
-    pub fn copy_out(&self, bytes: &mut [u8]) {
-        self.consumer.copy_out(&self.record, bytes);
+    pub fn pointer(&self) -> *const u8 {
+        self.consumer.pointer(&self.record)
     }
 
     /// As a message: where it lies if it is large, else copied.
@@ -127,6 +127,8 @@ struct Source {
 struct Many {
     poll: Arc<Epoll>,
     primary_ended: bool,
+    /// The stream has ended.
+    over: bool,
     primary_queued: bool,
     doors: Vec<OwnedFd>,
     sources: Vec<Option<Source>>,
@@ -220,10 +222,12 @@ impl Intake {
     /// Whether there is a lane whose news could be seen coming.
     pub fn has_lanes(&self) -> bool {
         let state = self.state.lock();
-        state
-            .many
-            .as_ref()
-            .is_some_and(|many| many.sources.iter().flatten().any(|source| source.lane.is_some()))
+        state.many.as_ref().is_some_and(|many| {
+            many.sources
+                .iter()
+                .flatten()
+                .any(|source| source.lane.is_some())
+        })
     }
 
     /// Whether what came with the receiver has not been looked at yet.
@@ -248,7 +252,11 @@ impl Intake {
 
     /// What else than the socket is polled for news.
     pub fn poll(&self) -> Option<Arc<Epoll>> {
-        self.state.lock().many.as_ref().map(|many| many.poll.clone())
+        self.state
+            .lock()
+            .many
+            .as_ref()
+            .map(|many| many.poll.clone())
     }
 
     /// Everything besides the socket, packed for another process; None if there is nothing.
@@ -298,7 +306,10 @@ impl Intake {
     /// What its lanes hold: how many there are, and the bytes not yet read.
     pub fn lanes(&self) -> (usize, u64) {
         let state = self.state.lock();
-        let lanes = state.many.iter().flat_map(|many| many.sources.iter().flatten());
+        let lanes = state
+            .many
+            .iter()
+            .flat_map(|many| many.sources.iter().flatten());
         lanes
             .filter_map(|source| source.lane.as_ref())
             .fold((0, 0), |(count, bytes), lane| {
@@ -440,11 +451,7 @@ impl State {
     }
 
     /// The next message, left where it is.
-    fn look(
-        &mut self,
-        leftovers: &mut Leftovers,
-        dropped: &mut Option<Source>,
-    ) -> Result<Next> {
+    fn look(&mut self, leftovers: &mut Leftovers, dropped: &mut Option<Source>) -> Result<Next> {
         if !self.packed.is_empty() {
             self.unpack()?;
         }
@@ -529,11 +536,13 @@ fn first_packet(socket: BorrowedFd<'_>, beginning: &mut [u8; HEADER_LEN]) -> Res
     if len == BELL.len() && beginning[0] == BELL[0] {
         return Ok(First::Bell);
     }
-    Ok(match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
-        Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
-        Some(Ok(_)) => First::Control,
-        _ => First::Damaged,
-    })
+    Ok(
+        match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+            Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
+            Some(Ok(_)) => First::Control,
+            _ => First::Damaged,
+        },
+    )
 }
 
 /// Takes the message at the head of a queue; None if it is something else.
@@ -565,8 +574,9 @@ fn take_packet<R>(
             Some(packet) if packet == BELL => return Ok(None),
             Some(packet) => match Header::read(packet) {
                 Ok(header) if header.kind != PacketKind::Message => return Ok(None),
-                Ok(header) => native::read_packet(&header, packet, leftovers)
-                    .and_then(Message::assemble),
+                Ok(header) => {
+                    native::read_packet(&header, packet, leftovers).and_then(Message::assemble)
+                }
                 Err(error) => Err(error),
             },
             None => Err(Error::Protocol(format!(
@@ -623,8 +633,14 @@ impl Source {
                     }))
                 }
             }
-            _ => framed(lane, &mut self.link, self.connection.as_fd(), record, leftovers)
-                .and_then(|message| deliver(Taken::Message(message))),
+            _ => framed(
+                lane,
+                &mut self.link,
+                self.connection.as_fd(),
+                record,
+                leftovers,
+            )
+            .and_then(|message| deliver(Taken::Message(message))),
         };
         if matches!(outcome, Ok(_) | Err(Error::Protocol(_)))
             && lane.take(record)
@@ -745,6 +761,7 @@ impl Many {
         Many {
             poll,
             primary_ended: false,
+            over: false,
             primary_queued: false,
             doors: Vec::new(),
             sources: Vec::new(),
@@ -786,7 +803,9 @@ impl Many {
                     .and_then(|(lane, copy)| {
                         let mut source = Source::new(copy);
                         source.lane = Some(lane);
-                        let link = link.as_ref().map(|link| descriptor::duplicate(link.as_fd()));
+                        let link = link
+                            .as_ref()
+                            .map(|link| descriptor::duplicate(link.as_fd()));
                         source.link = link.transpose()?.map(LinkReader::new);
                         self.add(source).map(drop)
                     });
@@ -955,6 +974,11 @@ impl Many {
             self.let_ended_go(dropped);
         }
         if self.primary_ended && self.live == 0 && self.doors.is_empty() {
+            if !self.over {
+                // Watched again: from now on whoever waits is told of the end, and for ever.
+                self.poll.add(primary, PRIMARY, Interest::Readable)?;
+                self.over = true;
+            }
             return Err(Error::Disconnected);
         }
         Err(Error::Empty)
@@ -992,11 +1016,15 @@ impl Many {
     fn refresh_lanes(&mut self, dropped: &mut Option<Source>) -> Result<()> {
         let mut shared = false;
         for place in 0..self.awake.len() {
-            let Some(&index) = self.awake.get(place) else { break };
+            let Some(&index) = self.awake.get(place) else {
+                break;
+            };
             let Some(Some(source)) = self.sources.get_mut(index) else {
                 continue;
             };
-            let Some(lane) = &mut source.lane else { continue };
+            let Some(lane) = &mut source.lane else {
+                continue;
+            };
             if source.queued {
                 continue;
             }
@@ -1227,7 +1255,9 @@ impl Many {
         for place in 0..self.doors.len() {
             while *work > 0 {
                 *work -= 1;
-                let Some(door) = self.doors.get(place) else { break };
+                let Some(door) = self.doors.get(place) else {
+                    break;
+                };
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 match rustix::net::accept_with(door, flags) {
                     Ok(connection) => {

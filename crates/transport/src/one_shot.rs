@@ -24,8 +24,8 @@ use crate::deadline::Deadline;
 use crate::end::End;
 use crate::error::{ConnectFailure, Error, Result};
 use crate::message::Message;
-use crate::os::poll::{self, Epoll, Interest};
 use crate::os::place::{self, RANDOM_LEN};
+use crate::os::poll::{self, Epoll, Interest};
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{self, Receiver, Vain};
 use crate::sender::Sender;
@@ -101,8 +101,7 @@ impl Listener {
                 return Ok((client, message));
             }
             vain.once_more(deadline)?;
-            self.end
-                .wait(None, Interest::Readable, deadline, || true)?;
+            self.end.wait(None, Interest::Readable, deadline, || true)?;
         }
     }
 

@@ -22,6 +22,7 @@ use crate::fd_link::LinkWriter;
 use crate::lane::consumer::Place;
 use crate::lane::layout::Kind;
 use crate::lane::producer::Producer;
+use crate::os::shared::Region;
 use crate::os::socket::{self, Sent};
 use crate::os::{clock, fork};
 use crate::sync::{Lock, Locked};
@@ -136,21 +137,7 @@ impl Route {
         let Some(own) = &mut state.own else {
             return Ok(false);
         };
-        let Some(producer) = &mut own.producer else {
-            return Ok(false);
-        };
-        if !producer.has_room() {
-            return Ok(false);
-        }
-        let outcome = own.check_alive().and_then(|connection| {
-            let producer = own.producer.as_mut().ok_or(Error::Empty)?;
-            let copy = |region: &crate::os::shared::Region, at| region.copy_in(at, payload);
-            let published = producer.send(Kind::Plain, payload.len(), copy)?;
-            if published.ring {
-                control::ring(connection.as_fd())?;
-            }
-            Ok(true)
-        });
+        let outcome = own.send_plain(payload);
         state.note(outcome)
     }
 
@@ -173,7 +160,10 @@ impl Route {
         seat: Option<BorrowedFd<'_>>,
     ) -> Result<Attempt> {
         let has_lane = |state: &State| state.own.as_ref().is_some_and(|own| own.producer.is_some());
-        if seat.is_none() && !has_lane(state) && (self.capacity > 0 || state.is_busy(primary, frame)) {
+        if seat.is_none()
+            && !has_lane(state)
+            && (self.capacity > 0 || state.is_busy(primary, frame))
+        {
             match state.open_lane(primary, self.capacity) {
                 Ok(true) => {}
                 Ok(false) if self.capacity > 0 => return Ok(Attempt::SocketFull),
@@ -191,7 +181,8 @@ impl Route {
             Ok(Sent::Whole) => return Ok(Attempt::Sent),
             Ok(Sent::WouldBlock) => {}
             // Another holder of the socket has shut it: the door may still be open.
-            Err(Error::ReceiverGone) if seat.is_none() && state.own.is_none() && state.door.is_some() => {}
+            Err(Error::ReceiverGone)
+                if seat.is_none() && state.own.is_none() && state.door.is_some() => {}
             Err(error) => return Err(error),
         }
         if seat.is_some() {
@@ -283,7 +274,9 @@ pub struct LaneStatistics {
 /// Passes the baton among those who wait for room: whoever took a bell may have left some.
 fn settle(state: &mut State) {
     let Some(own) = &state.own else { return };
-    let Some(producer) = &own.producer else { return };
+    let Some(producer) = &own.producer else {
+        return;
+    };
     let waits = |end: &Arc<End>| end.is_attended();
     let ends: Vec<Arc<End>> = state
         .ends
@@ -308,9 +301,26 @@ impl Own {
         }
     }
 
+    #[inline]
+    fn send_plain(&mut self, payload: &[u8]) -> Result<bool> {
+        if !self.producer.as_ref().is_some_and(Producer::has_room) {
+            return Ok(false);
+        }
+        self.check_alive()?;
+        let Some(producer) = &mut self.producer else {
+            return Ok(false);
+        };
+        let copy = |region: &Region, at| region.copy_in(at, payload);
+        let published = producer.send(Kind::Plain, payload.len(), copy)?;
+        if published.ring {
+            control::ring(self.connection.as_fd())?;
+        }
+        Ok(true)
+    }
+
     /// Looks for the receiver's death once a tick; a close it has written into the lane itself.
     #[inline]
-    fn check_alive(&mut self) -> Result<Arc<OwnedFd>> {
+    fn check_alive(&mut self) -> Result<()> {
         let tick = clock::tick();
         if tick != self.looked_at {
             if socket::has_hung_up(self.connection.as_fd()) {
@@ -318,7 +328,7 @@ impl Own {
             }
             self.looked_at = tick;
         }
-        Ok(self.connection.clone())
+        Ok(())
     }
 }
 
@@ -333,6 +343,7 @@ impl State {
     }
 
     /// After an error that means the receiver has left the lane, there is none.
+    #[inline]
     fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
         if let Err(Error::ReceiverGone | Error::Protocol(_)) = &outcome {
             self.own = None;
@@ -393,7 +404,8 @@ impl State {
         let Some(own) = &mut self.own else {
             return Err(Error::ReceiverGone);
         };
-        let connection = own.check_alive()?;
+        own.check_alive()?;
+        let connection = own.connection.clone();
         let Own { producer, link, .. } = own;
         let Some(producer) = producer else {
             return Err(Error::ReceiverGone);
@@ -420,7 +432,8 @@ impl State {
                     Some(link) => link,
                     None => {
                         let (writer, other) = LinkWriter::new()?;
-                        match control::send(connection.as_fd(), PacketKind::Link, &[other.as_fd()])? {
+                        match control::send(connection.as_fd(), PacketKind::Link, &[other.as_fd()])?
+                        {
                             Sent::Whole => link.insert(writer),
                             Sent::WouldBlock => return Ok(Attempt::SocketFull),
                         }

@@ -125,9 +125,9 @@ impl Sender {
                 break Err(Error::Full);
             }
             let waited = match bell {
-                Some(bell) => self
-                    .end
-                    .wait(Some(bell), Interest::Readable, deadline, || self.route.arm()),
+                Some(bell) => self.end.wait(Some(bell), Interest::Readable, deadline, || {
+                    self.route.arm()
+                }),
                 None => self.end.wait(None, Interest::Writable, deadline, || true),
             };
             if let Err(e) = waited {

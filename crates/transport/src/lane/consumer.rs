@@ -163,7 +163,10 @@ impl Consumer {
             }
             let record = Record {
                 kind,
-                stamp: region.word(at + 8).load(Ordering::Relaxed).max(self.place.base),
+                stamp: region
+                    .word(at + 8)
+                    .load(Ordering::Relaxed)
+                    .max(self.place.base),
                 len,
                 at: at + RECORD_HEADER + padding,
                 total: total as u64,
@@ -183,6 +186,12 @@ impl Consumer {
         self.copy_out_from(record, 0, bytes);
     }
 
+    /// Where the body lies until the record is taken.
+    #[inline]
+    pub fn pointer(&self, record: &Record) -> *const u8 {
+        self.ring.region().pointer(record.at, record.len)
+    }
+
     /// Copies a part of the body.
     pub fn copy_out_from(&self, record: &Record, from: usize, bytes: &mut [u8]) {
         assert!(from <= record.len && bytes.len() <= record.len - from);
@@ -199,7 +208,8 @@ impl Consumer {
     pub fn hold(&self, record: &Record, from: usize) -> Hold {
         assert!(from <= record.len);
         let (at, len) = (record.at + from, record.len - from);
-        self.ledger.hold(self.ring.clone(), self.place.read, at, len)
+        self.ledger
+            .hold(self.ring.clone(), self.place.read, at, len)
     }
 
     /// Takes the record that [`Consumer::peek`] gave off the lane. Whether the producer must be rung.

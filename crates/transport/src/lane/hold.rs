@@ -188,7 +188,11 @@ impl Drop for Hold {
             return;
         }
         let mut spans = self.ledger.spans.lock();
-        if let Some(span) = spans.open.iter_mut().find(|(start, _)| *start == self.start) {
+        if let Some(span) = spans
+            .open
+            .iter_mut()
+            .find(|(start, _)| *start == self.start)
+        {
             span.1 = true;
         }
         self.ledger.advance(&mut spans);

@@ -281,7 +281,11 @@ impl Producer {
         let used = self.tail - self.head.max(ring.start);
         // From an empty ring's start on, what has just been read is still in the cache.
         let restart = used == 0 && at >= ring.region.len() / 2 && room >= ALIGNED_FROM;
-        let skip = if room + SWITCH_LEN > rest || restart { rest } else { 0 };
+        let skip = if room + SWITCH_LEN > rest || restart {
+            rest
+        } else {
+            0
+        };
         let needed = skip + room + SWITCH_LEN;
         (used + needed as u64 <= ring.len() || restart).then_some(skip)
     }
@@ -331,7 +335,9 @@ impl Producer {
     fn overflow_for(&mut self, room: usize) -> Result<()> {
         budget::admit(self.tail - self.head, room.max(CHUNK) as u64)?;
         self.overflow = (self.overflow * 2).clamp(SMALLEST_OVERFLOW, LARGEST_OVERFLOW);
-        let len = self.overflow.max((room + SWITCH_LEN).next_multiple_of(CHUNK));
+        let len = self
+            .overflow
+            .max((room + SWITCH_LEN).next_multiple_of(CHUNK));
         let flags = if self.home.is_some() { FAREWELL } else { 0 };
         self.enter(len, flags, room)
     }
@@ -427,7 +433,10 @@ fn allocate(file: &OwnedFd, ring: &mut Ring, needed: usize) -> Result<()> {
     while ring.ready < needed {
         let rest = ring.region.len() - ring.ready;
         let chunk = ring.ready.clamp(SMALLEST_CHUNK, CHUNK);
-        let chunk = chunk.max(needed - ring.ready).next_multiple_of(4096).min(rest);
+        let chunk = chunk
+            .max(needed - ring.ready)
+            .next_multiple_of(4096)
+            .min(rest);
         memory::allocate(file.as_fd(), ring.offset + ring.ready as u64, chunk as u64)?;
         ring.region.populate(ring.ready, chunk);
         ring.ready += chunk;

@@ -68,9 +68,8 @@ pub fn check_place(fd: BorrowedFd<'_>) -> Result<()> {
     let is_path = fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH));
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let is_socket = || {
-        statx(fd, "", flags, StatxFlags::TYPE).is_ok_and(|status| {
-            FileType::from_raw_mode(status.stx_mode.into()) == FileType::Socket
-        })
+        statx(fd, "", flags, StatxFlags::TYPE)
+            .is_ok_and(|status| FileType::from_raw_mode(status.stx_mode.into()) == FileType::Socket)
     };
     if is_path && is_socket() {
         Ok(())

@@ -166,11 +166,7 @@ impl Mapping {
         assert!(at <= self.len && bytes.len() <= self.len - at);
         // SAFETY: the range is inside the mapping (just checked), and the target is a slice of ours.
         unsafe {
-            ptr::copy_nonoverlapping(
-                self.start.as_ptr().add(at),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            );
+            ptr::copy_nonoverlapping(self.start.as_ptr().add(at), bytes.as_mut_ptr(), bytes.len());
         }
     }
 

@@ -61,4 +61,3 @@ impl Drop for Unlinked<'_> {
         let _ = fs::remove_dir(self.directory);
     }
 }
-

@@ -24,14 +24,21 @@ pub fn memory() -> Option<Memory> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kibibytes: u64 = line.trim_start_matches(':').trim().strip_suffix("kB")?.trim().parse().ok()?;
+        let kibibytes: u64 = line
+            .trim_start_matches(':')
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()?;
         Some(kibibytes * 1024)
     };
     let mut memory = Memory {
         total: field("MemTotal")?,
         available: field("MemAvailable")?,
     };
-    let number = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    let number =
+        |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut group = groups
         .lines()
@@ -41,11 +48,16 @@ pub fn memory() -> Option<Memory> {
     // A limit of any group above holds as well.
     loop {
         let file = |name: &str| format!("/sys/fs/cgroup{group}/{name}");
-        if let (Some(limit), Some(used)) = (number(file("memory.max")), number(file("memory.current"))) {
+        if let (Some(limit), Some(used)) =
+            (number(file("memory.max")), number(file("memory.current")))
+        {
             // Cached files count as used, and go when memory is short.
             let cached = fs::read_to_string(file("memory.stat"))
                 .ok()
-                .and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse().ok()))
+                .and_then(|stat| {
+                    stat.lines()
+                        .find_map(|line| line.strip_prefix("inactive_file ")?.parse().ok())
+                })
                 .unwrap_or(0);
             memory.total = memory.total.min(limit);
             memory.available = memory.available.min(limit.saturating_sub(used) + cached);

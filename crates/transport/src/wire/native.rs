@@ -22,7 +22,6 @@
 //! memory file's content, the chains) was complete before it was sent. So nobody ever sees half a message,
 //! and a sender that dies half-way has sent nothing.
 
-
 use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -106,7 +105,16 @@ impl Entry {
     fn to_bytes(self) -> [u8; ENTRY_LEN] {
         let capacity = self.capacity.to_le_bytes();
         let [a, b, c, d] = capacity;
-        [self.kind as u8, self.label, self.extra.into(), self.slots, a, b, c, d]
+        [
+            self.kind as u8,
+            self.label,
+            self.extra.into(),
+            self.slots,
+            a,
+            b,
+            c,
+            d,
+        ]
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Entry> {
