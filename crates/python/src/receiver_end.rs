@@ -213,12 +213,13 @@ pub struct Receiving {
 }
 
 impl Receiving {
-    /// The next message, decoded, unless none is there.
-    fn try_next(slf: &Bound<'_, Self>) -> PyResult<Result<Py<PyAny>, Error>> {
+    /// The next message, decoded, unless none is there. With `in_memory` the kernel is not asked.
+    #[inline]
+    fn try_next(slf: &Bound<'_, Self>, in_memory: bool) -> PyResult<Result<Py<PyAny>, Error>> {
         let py = slf.py();
         let end = slf.as_super().get();
         let mut failure = None;
-        let taken = end.receiver.try_take(&mut |taken| match taken {
+        let mut deliver = |taken: Taken<'_>| match taken {
             Taken::Plain(plain) => match copy_of(py, &plain) {
                 Ok(payload) => Ok(Received::Payload(payload.unbind())),
                 Err(error) => {
@@ -228,29 +229,52 @@ impl Receiving {
                 }
             },
             Taken::Message(message) => Ok(Received::Message(message)),
-        });
+        };
+        let taken = if in_memory {
+            let taken = end.receiver.take_from_memory(&mut deliver);
+            taken.unwrap_or(Err(Error::Empty))
+        } else {
+            end.receiver.try_take(&mut deliver)
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         let plug = &slf.get().plug;
-        match (taken, failure) {
-            (Ok(Received::Payload(payload)), _) => {
+        match taken {
+            Ok(Received::Payload(payload)) => {
                 let len = payload.as_bytes(py).len() as u64;
                 end.counters.count(len, 0);
                 plug.decode_payload(py, payload).map(Ok)
             }
-            (Ok(Received::Message(message)), _) => {
+            Ok(Received::Message(message)) => {
                 let (bytes, handles) = (message.payload.len(), message.handles.len());
                 end.counters.count(bytes as u64, handles as u64);
                 plug.decode(py, message).map(Ok)
             }
-            (Err(_), Some(failure)) => Err(failure),
-            (Err(error), None) => Ok(Err(error)),
+            Err(error) => Ok(Err(error)),
         }
     }
 
+    #[inline]
     fn next(
         slf: &Bound<'_, Self>,
         deadline: Option<Deadline>,
     ) -> PyResult<Result<Py<PyAny>, Error>> {
-        /// Shorter than it takes to give up the GIL and get it back.
+        let end = slf.as_super().get();
+        if !end.keeps.load(Ordering::Acquire) {
+            match Receiving::try_next(slf, true)? {
+                Err(Error::Empty) => {}
+                outcome => return Ok(outcome),
+            }
+        }
+        Receiving::next_slowly(slf, deadline)
+    }
+
+    fn next_slowly(
+        slf: &Bound<'_, Self>,
+        deadline: Option<Deadline>,
+    ) -> PyResult<Result<Py<PyAny>, Error>> {
+        /// Shorter than it takes to give up the GIL, to ask the kernel, and to get the GIL back.
         const SPIN_WITH_GIL_NS: u64 = 3_000;
         let end = slf.as_super().get();
         let mut vain = Vain::default();
@@ -263,16 +287,16 @@ impl Receiving {
                     return kept.map(Ok);
                 }
             }
-            match Receiving::try_next(slf)? {
+            if deadline.is_some() {
+                end.receiver.spin(SPIN_WITH_GIL_NS);
+            }
+            match Receiving::try_next(slf, false)? {
                 Err(Error::Empty) => {}
                 outcome => return Ok(outcome),
             }
             let Some(deadline) = deadline else {
                 return Ok(Err(Error::Empty));
             };
-            if end.receiver.spin(SPIN_WITH_GIL_NS) {
-                continue;
-            }
             match slf.py().detach(|| end.receiver.wait(deadline, &mut vain)) {
                 Ok(()) => {}
                 Err(Error::Interrupted) => slf.py().check_signals()?,

@@ -200,6 +200,17 @@ impl Intake {
         // The lock is released before what is left over is closed: `state` was declared last.
     }
 
+    /// As [`Intake::take`], if the next message can be seen without asking the kernel.
+    #[inline]
+    pub fn take_from_memory<R>(
+        &self,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+    ) -> Option<Result<R>> {
+        let mut leftovers = Leftovers::default();
+        let mut state = self.state.lock();
+        state.take_alone(deliver, &mut leftovers)
+    }
+
     /// Whether a message or the end of the stream is there.
     pub fn is_ready(&self) -> Result<bool> {
         let mut leftovers = Leftovers::default();
@@ -399,18 +410,8 @@ impl State {
         leftovers: &mut Leftovers,
         dropped: &mut Option<Source>,
     ) -> Result<R> {
-        if let Some(many) = &mut self.many
-            && let Some(index) = many.alone
-            && let Some(Some(source)) = many.sources.get_mut(index)
-            && let Some(lane) = &mut source.lane
-            && !source.queued
-        {
-            // Nothing to take, or SHARED in the tail, or a lie: all that is dealt with below.
-            if let Ok(Some(record)) = lane.peek()
-                && !lane.is_shared()
-            {
-                return source.deliver(&record, deliver, leftovers);
-            }
+        if let Some(taken) = self.take_alone(deliver, leftovers) {
+            return taken;
         }
         if self.many.is_none()
             && self.packed.is_empty()
@@ -444,6 +445,24 @@ impl State {
                 return Ok(taken);
             }
         }
+    }
+
+    /// The next record of a lane that is alone. None if there is none, or SHARED in the tail, or a lie: all
+    /// that is for [`State::look`].
+    #[inline]
+    fn take_alone<R>(
+        &mut self,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+        leftovers: &mut Leftovers,
+    ) -> Option<Result<R>> {
+        let many = self.many.as_mut()?;
+        let source = many.sources.get_mut(many.alone?)?.as_mut()?;
+        let lane = source.lane.as_mut().filter(|_| !source.queued)?;
+        let record = lane.peek().ok()??;
+        if lane.is_shared() {
+            return None;
+        }
+        Some(source.deliver(&record, deliver, leftovers))
     }
 
     fn source_mut(&mut self, index: usize) -> Option<&mut Source> {

@@ -92,6 +92,20 @@ impl Receiver {
         Ok(taken)
     }
 
+    /// As [`Receiver::try_take`], but only what can be seen without asking the kernel; else None.
+    #[inline]
+    pub fn take_from_memory<R>(
+        &self,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+    ) -> Option<Result<R>> {
+        self.check_usable().ok()?;
+        let taken = self.intake.take_from_memory(deliver)?;
+        if self.end.is_attended() {
+            self.settle();
+        }
+        Some(taken)
+    }
+
     /// Whoever waits is told of what is still in memory, or can rely on the descriptors again.
     fn settle(&self) {
         let in_memory = !self.intake.rest();

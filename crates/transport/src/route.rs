@@ -32,7 +32,7 @@ use crate::wire::native::{Frame, MAX_INLINE, PacketKind};
 /// Packets that one process may have unread in the socket, of 278 that fit. The rest is for announcements.
 const MOST_SLOTS: u32 = 200;
 /// This many messages within a millisecond, and the process is busy.
-const BURST: u32 = 24;
+const BURST: u32 = 8;
 const BURST_NS: u64 = 1_000_000;
 
 /// What became of a message.

@@ -135,6 +135,9 @@ pub struct Leftovers {
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
+        if self.fds.is_empty() && self.chains.is_empty() && self.seat.is_none() {
+            return;
+        }
         let mut all = std::mem::take(&mut self.fds);
         all.append(&mut self.chains);
         all.extend(self.seat.take());
