@@ -145,9 +145,9 @@ impl Encoded {
         };
         let len = payload.len() + parcel.buffers.iter().map(|b| b.bytes.len()).sum::<usize>();
         let outgoing = if len < LARGE {
-            Outgoing::new(&parcel)
+            Outgoing::new(&parcel, Some(sender))
         } else {
-            py.detach(|| Outgoing::new(&parcel))
+            py.detach(|| Outgoing::new(&parcel, Some(sender)))
         };
         let outgoing = match outgoing {
             Ok(outgoing) => outgoing,

@@ -9,7 +9,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::os::poll::{self, Alarm, Epoll, Interest};
 use crate::os::{descriptor, fork};
-use crate::sync::{Lock, Locked};
+use crate::sync::Lock;
 
 /// Why an end is no longer usable here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub trait Resident: std::fmt::Debug + Send + Sync {
     fn left(&self, end: u64, why: Gone);
 
     /// This process is about to fork: its child will have the end too. No lock is held by anybody.
-    fn before_fork(&self) {}
+    fn before_fork(&self, _socket: BorrowedFd<'_>) {}
 
     /// This is the child of a fork: what the parent uses must be let go, without a trace for the parent.
     fn after_fork_in_child(&self) {}
@@ -176,6 +176,14 @@ impl End {
             State::Open(_) => None,
             State::Moving(_) => Some(Gone::Sent),
             State::Gone(why) => Some(why),
+        }
+    }
+
+    /// Why it is gone, unless it is open or may come back.
+    pub fn gone_for_good(&self) -> Option<Gone> {
+        match self.inner.lock().state {
+            State::Gone(why) => Some(why),
+            State::Open(_) | State::Moving(_) => None,
         }
     }
 
@@ -338,7 +346,7 @@ impl End {
     /// socket (or `instead` of it) shows.
     pub fn watch(
         &self,
-        instead: Option<BorrowedFd<'_>>,
+        instead: Option<Arc<OwnedFd>>,
         interest: Interest,
     ) -> Result<Arc<Readiness>> {
         let mut inner = self.inner.lock();
@@ -348,7 +356,7 @@ impl End {
     fn watch_locked(
         &self,
         inner: &mut Inner,
-        instead: Option<BorrowedFd<'_>>,
+        instead: Option<Arc<OwnedFd>>,
         interest: Interest,
     ) -> Result<Arc<Readiness>> {
         let readiness = inner.watch(instead, interest)?;
@@ -430,6 +438,7 @@ impl End {
 }
 
 /// What a wait is for, kept open meanwhile.
+#[derive(Debug)]
 enum Watched {
     Socket(Arc<OwnedFd>),
     Epoll(Arc<Epoll>),
@@ -465,18 +474,16 @@ impl Inner {
 
     fn watch(
         &mut self,
-        instead: Option<BorrowedFd<'_>>,
+        instead: Option<Arc<OwnedFd>>,
         interest: Interest,
     ) -> Result<Arc<Readiness>> {
-        let socket = self.open()?;
-        let behind = self.behind.as_ref();
-        let watched =
-            instead.unwrap_or_else(|| behind.map_or(socket.as_fd(), |epoll| epoll.as_fd()));
+        let watched = self.watched(instead)?;
         let readiness = Readiness {
             epoll: Epoll::new()?,
             alarm: Alarm::new()?,
+            watched,
         };
-        readiness.epoll.add(watched, 0, interest)?;
+        readiness.epoll.add(readiness.watched.as_fd(), 0, interest)?;
         readiness
             .epoll
             .add(readiness.alarm.as_fd(), 1, Interest::Readable)?;
@@ -504,6 +511,8 @@ impl Drop for End {
 pub struct Readiness {
     epoll: Epoll,
     alarm: Alarm,
+    // Kept open: closed, it would leave the epoll without a word.
+    watched: Watched,
 }
 
 impl Readiness {
@@ -522,14 +531,7 @@ impl Readiness {
 /// Returns how many were closed.
 pub fn close_inherited(keep: &[u64]) -> usize {
     let now = fork::generation();
-    let inherited: Vec<Arc<End>> = {
-        let registry: Locked<'_, _> = REGISTRY.lock();
-        registry
-            .iter()
-            .flatten()
-            .filter_map(|(_, end)| end.upgrade())
-            .collect()
-    };
+    let inherited = all();
     inherited
         .iter()
         .filter(|end| end.born_in != now && end.gone().is_none() && !keep.contains(&end.id))
@@ -537,26 +539,28 @@ pub fn close_inherited(keep: &[u64]) -> usize {
         .count()
 }
 
-fn residents() -> Vec<Arc<End>> {
+/// All ends. None of them is dropped under the registry's lock, which its drop would take.
+fn all() -> Vec<Arc<End>> {
     let registry = REGISTRY.lock();
     registry
         .iter()
         .flatten()
         .filter_map(|(_, end)| end.upgrade())
-        .filter(|end| end.resident.is_some())
         .collect()
 }
 
 fn before_fork() {
-    for end in residents() {
-        if let Some(resident) = &end.resident {
-            resident.before_fork();
+    for end in all() {
+        if let Some(resident) = &end.resident
+            && let Ok(socket) = end.socket_even_moving()
+        {
+            resident.before_fork(socket.as_fd());
         }
     }
 }
 
 fn after_fork_in_child() {
-    for end in residents() {
+    for end in all() {
         if let Some(resident) = &end.resident {
             resident.after_fork_in_child();
         }

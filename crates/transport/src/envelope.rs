@@ -27,7 +27,7 @@ pub fn with_sender(sender: &Sender, label: u8) -> Result<OwnedFd> {
         handles: vec![(HandleRef::Sender(&twin), label)],
         ..Parcel::default()
     };
-    let outgoing = crate::sender::Outgoing::new(&parcel)?;
+    let outgoing = crate::sender::Outgoing::new(&parcel, None)?;
     seal(outgoing.frame())
 }
 
@@ -38,7 +38,7 @@ pub fn with_receiver(moving: &Moving, label: u8) -> Result<OwnedFd> {
         kind: HandleKind::Receiver,
         label,
         extra: luggage.is_some(),
-        slots: 0,
+        occupied: 0,
         capacity: 0,
     };
     let mut fds = vec![FdRef::Shared(moving.socket()?)];

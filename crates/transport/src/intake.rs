@@ -33,7 +33,7 @@ use std::sync::{Arc, Weak};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-use crate::end::{End, Gone, Resident};
+use crate::end::{End, Gone, Hint, Resident};
 use crate::error::{Error, Result};
 use crate::fd_link::LinkReader;
 use crate::lane::consumer::{Consumer, Record};
@@ -120,6 +120,8 @@ struct Source {
     queued: bool,
     /// Its lane is looked at each time, because its producer will not ring.
     awake: bool,
+    /// The producer waits for room and has not been rung for yet.
+    owed: bool,
 }
 
 /// More than the socket.
@@ -131,7 +133,13 @@ struct Many {
     over: bool,
     primary_queued: bool,
     doors: Vec<OwnedFd>,
+    /// Accepted, and not yet among the sources for want of the kernel's memory.
+    stranded: Vec<OwnedFd>,
     sources: Vec<Option<Source>>,
+    /// Free places among the sources.
+    free: Vec<usize>,
+    /// Queues whose first message has been taken, to be looked at before anything else is.
+    taken: Vec<u64>,
     live: usize,
     /// Of these, how many have hung up.
     ended: usize,
@@ -154,6 +162,8 @@ struct State {
     many: Option<Box<Many>>,
     born_in: u64,
     end: Weak<End>,
+    /// It is being given to another process: nothing may be taken here.
+    moving: bool,
 }
 
 /// See the module.
@@ -173,6 +183,7 @@ impl Intake {
                 many: None,
                 born_in: fork::generation(),
                 end: Weak::new(),
+                moving: false,
             }),
         })
     }
@@ -194,9 +205,8 @@ impl Intake {
     #[inline]
     pub fn take<R>(&self, deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>) -> Result<R> {
         let mut leftovers = Leftovers::default();
-        let mut dropped = None;
         let mut state = self.state.lock();
-        state.take(deliver, &mut leftovers, &mut dropped)
+        state.take(deliver, &mut leftovers)
         // The lock is released before what is left over is closed: `state` was declared last.
     }
 
@@ -214,9 +224,8 @@ impl Intake {
     /// Whether a message or the end of the stream is there.
     pub fn is_ready(&self) -> Result<bool> {
         let mut leftovers = Leftovers::default();
-        let mut dropped = None;
         let mut state = self.state.lock();
-        match state.look(&mut leftovers, &mut dropped) {
+        match state.look(&mut leftovers) {
             Ok(_) | Err(Error::Disconnected) => Ok(true),
             Err(Error::Empty) => Ok(false),
             Err(error) => Err(error),
@@ -252,6 +261,22 @@ impl Intake {
         state.many.as_mut().is_none_or(|many| many.rest())
     }
 
+    /// Whoever waits for the end is told of what is still in memory, or can rely on the descriptors again.
+    pub fn settle(&self, end: &End) {
+        // Under the lock, so that what is said last is true.
+        let mut state = self.state.lock();
+        let quiet = state.many.as_mut().is_none_or(|many| many.rest());
+        if !quiet {
+            end.wake();
+        }
+        end.hint(Hint::Memory, !quiet);
+    }
+
+    /// It is being given to another process, or no longer.
+    pub fn set_moving(&self, moving: bool) {
+        self.state.lock().moving = moving;
+    }
+
     /// Undoes what another holder of the socket may have done to make a full queue look empty.
     pub fn look_at_the_first(&self) -> Result<()> {
         let state = self.state.lock();
@@ -272,9 +297,10 @@ impl Intake {
 
     /// Everything besides the socket, packed for another process; None if there is nothing.
     pub fn pack(&self) -> Result<Option<OwnedFd>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let State { packed, many, .. } = &mut *state;
         let mut sources = Vec::new();
-        for incoming in &state.packed {
+        for incoming in &*packed {
             sources.push(match incoming {
                 Incoming::Door(door) => luggage::Outgoing::Door(door.as_fd()),
                 Incoming::Connection(connection) => {
@@ -293,11 +319,13 @@ impl Intake {
                 },
             });
         }
-        if let Some(many) = &state.many {
+        if let Some(many) = many {
             let doors = many.doors.iter().map(|door| door.as_fd());
             sources.extend(doors.map(luggage::Outgoing::Door));
-            for source in many.sources.iter().flatten() {
-                sources.push(match &source.lane {
+            let stranded = many.stranded.iter().map(|fd| fd.as_fd());
+            sources.extend(stranded.map(luggage::Outgoing::Connection));
+            for source in many.sources.iter_mut().flatten() {
+                sources.push(match &mut source.lane {
                     None => luggage::Outgoing::Connection(source.connection.as_fd()),
                     Some(lane) => luggage::Outgoing::Lane {
                         place: lane.depart(),
@@ -340,6 +368,8 @@ impl Resident for Intake {
         let packed = std::mem::take(&mut state.packed);
         let many = state.many.take();
         let ours = state.born_in == fork::generation();
+        // Closed while it travels: what travels belongs to whoever receives it.
+        let why = if state.moving { Gone::Sent } else { why };
         drop(state);
         drop(primary);
         if let Some(many) = &many
@@ -350,13 +380,22 @@ impl Resident for Intake {
         close_sources(packed, many);
     }
 
+    fn before_fork(&self, _socket: BorrowedFd<'_>) {
+        let mut state = self.state.lock();
+        let sources = state.many.iter_mut().flat_map(|many| many.sources.iter_mut());
+        for lane in sources.flatten().filter_map(|source| source.lane.as_mut()) {
+            lane.before_fork();
+        }
+    }
+
     fn after_fork_in_child(&self) {
-        // The receiver is the parent's, which uses these. What is in the socket is whoever's receives first.
+        // The receiver is the parent's, which uses these. What has not been used yet, in the socket or among
+        // what came with the receiver, is whoever's receives first.
         let mut state = self.state.lock();
         let many = state.many.take();
-        let packed = std::mem::take(&mut state.packed);
+        state.born_in = fork::generation();
         drop(state);
-        drop((packed, many));
+        drop(many);
     }
 }
 
@@ -374,6 +413,7 @@ fn close_sources(packed: Vec<Incoming>, many: Option<Box<Many>>) {
     if let Some(many) = many {
         let many = *many;
         unknown.extend(many.doors);
+        unknown.extend(many.stranded);
         for source in many.sources.into_iter().flatten() {
             unknown.extend(source.into_unknown());
         }
@@ -408,8 +448,10 @@ impl State {
         &mut self,
         deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
         leftovers: &mut Leftovers,
-        dropped: &mut Option<Source>,
     ) -> Result<R> {
+        if self.moving {
+            return Err(Error::Gone(Gone::Sent));
+        }
         if let Some(taken) = self.take_alone(deliver, leftovers) {
             return taken;
         }
@@ -421,7 +463,14 @@ impl State {
             return Ok(taken);
         }
         loop {
-            let next = self.look(leftovers, dropped)?;
+            let next = self.look(leftovers)?;
+            if let (Next::Lane(index, record), Some(many), Some(primary)) =
+                (&next, &mut self.many, &self.primary)
+                && record.kind == Kind::Framed
+            {
+                // The link's announcement was sent before the first record that needs it.
+                many.read_announcements(*index, primary.as_fd(), leftovers)?;
+            }
             let outcome = match &next {
                 Next::Lane(index, record) => match self.source_mut(*index) {
                     Some(source) => source.deliver(record, deliver, leftovers).map(Some),
@@ -455,11 +504,11 @@ impl State {
         deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
         leftovers: &mut Leftovers,
     ) -> Option<Result<R>> {
-        let many = self.many.as_mut()?;
+        let many = self.many.as_mut().filter(|_| !self.moving)?;
         let source = many.sources.get_mut(many.alone?)?.as_mut()?;
         let lane = source.lane.as_mut().filter(|_| !source.queued)?;
         let record = lane.peek().ok()??;
-        if lane.is_shared() {
+        if lane.is_shared() || (record.kind == Kind::Framed && source.link.is_none()) {
             return None;
         }
         Some(source.deliver(&record, deliver, leftovers))
@@ -470,7 +519,7 @@ impl State {
     }
 
     /// The next message, left where it is.
-    fn look(&mut self, leftovers: &mut Leftovers, dropped: &mut Option<Source>) -> Result<Next> {
+    fn look(&mut self, leftovers: &mut Leftovers) -> Result<Next> {
         if !self.packed.is_empty() {
             self.unpack()?;
         }
@@ -480,7 +529,7 @@ impl State {
                 None => return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed))),
             };
             if let Some(many) = &mut self.many {
-                return many.look(primary.as_fd(), leftovers, dropped);
+                return many.look(primary.as_fd(), leftovers);
             }
             let mut beginning = [0; HEADER_LEN];
             match first_packet(primary.as_fd(), &mut beginning)? {
@@ -542,26 +591,30 @@ enum First {
 }
 
 fn first_packet(socket: BorrowedFd<'_>, beginning: &mut [u8; HEADER_LEN]) -> Result<First> {
-    let Some(len) = socket::peek_bytes(socket, beginning)? else {
-        return Ok(match socket::peek(socket, &mut [0; 1])? {
-            Peeked::Nothing => First::Nothing,
-            Peeked::End => First::End,
-            Peeked::Packet { fds, .. } => {
+    let len = loop {
+        if let Some(len) = socket::peek_bytes(socket, beginning)? {
+            break len;
+        }
+        match socket::peek(socket, &mut [0; 1])? {
+            Peeked::Nothing => return Ok(First::Nothing),
+            Peeked::End => return Ok(First::End),
+            Peeked::Packet { len, fds, .. } => {
                 descriptor::close_unknown(fds);
-                First::Damaged
+                if len == 0 {
+                    return Ok(First::Damaged);
+                }
+                // It came between the two looks.
             }
-        });
+        }
     };
     if len == BELL.len() && beginning[0] == BELL[0] {
         return Ok(First::Bell);
     }
-    Ok(
-        match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
-            Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
-            Some(Ok(_)) => First::Control,
-            _ => First::Damaged,
-        },
-    )
+    Ok(match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+        Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
+        Some(Ok(_)) => First::Control,
+        _ => First::Damaged,
+    })
 }
 
 /// Takes the message at the head of a queue; None if it is something else.
@@ -627,6 +680,16 @@ impl Source {
             link: None,
             queued: false,
             awake: false,
+            owed: false,
+        }
+    }
+
+    /// Rings for a producer that waits for room; later, if the kernel has no memory for it now.
+    #[inline]
+    fn ring(&mut self) {
+        if self.owed {
+            let rung = control::ring(self.connection.as_fd());
+            self.owed = !matches!(rung, Ok(()) | Err(Error::ReceiverGone));
         }
     }
 
@@ -655,18 +718,14 @@ impl Source {
             _ => framed(
                 lane,
                 &mut self.link,
-                self.connection.as_fd(),
                 record,
                 leftovers,
             )
             .and_then(|message| deliver(Taken::Message(message))),
         };
-        if matches!(outcome, Ok(_) | Err(Error::Protocol(_)))
-            && lane.take(record)
-            && let Err(error) = control::ring(self.connection.as_fd())
-            && !matches!(error, Error::ReceiverGone)
-        {
-            return Err(error);
+        if matches!(outcome, Ok(_) | Err(Error::Protocol(_))) {
+            self.owed |= lane.take(record);
+            self.ring();
         }
         outcome
     }
@@ -676,7 +735,6 @@ impl Source {
 fn framed(
     lane: &Consumer,
     link: &mut Option<LinkReader>,
-    connection: BorrowedFd<'_>,
     record: &Record,
     leftovers: &mut Leftovers,
 ) -> Result<Message> {
@@ -692,9 +750,6 @@ fn framed(
     let mut tables = vec![0; header.tables_len()?];
     lane.copy_out_from(record, HEADER_LEN, &mut tables);
     if header.ticket > 0 {
-        if link.is_none() {
-            *link = find_link(connection)?;
-        }
         let Some(link) = link else {
             return forged("says that descriptors come with it, and none do");
         };
@@ -717,38 +772,6 @@ fn framed(
         _ => {}
     }
     message
-}
-
-/// The link's announcement was sent before the record that needs it.
-fn find_link(connection: BorrowedFd<'_>) -> Result<Option<LinkReader>> {
-    for _ in 0..WORK_A_LOOK {
-        let mut beginning = [0; HEADER_LEN];
-        let Some(len) = socket::peek_bytes(connection, &mut beginning)? else {
-            return Ok(None);
-        };
-        if len == BELL.len() {
-            socket::discard(connection)?;
-            continue;
-        }
-        let is_link = beginning
-            .get(..len.min(HEADER_LEN))
-            .is_some_and(|bytes| Header::read(bytes).is_ok_and(|h| h.kind == PacketKind::Link));
-        if !is_link {
-            return Ok(None);
-        }
-        let link = announced(connection, 1)?.1.pop();
-        socket::discard(connection)?;
-        return match link {
-            Some(link) if descriptor::check_channel_socket(link.as_fd()).is_ok() => {
-                Ok(Some(LinkReader::new(link)))
-            }
-            other => {
-                descriptor::close_unknown(other.into_iter().collect());
-                Ok(None)
-            }
-        };
-    }
-    Ok(None)
 }
 
 /// The announcement at the head of a queue, and its descriptors, `most` at most.
@@ -783,7 +806,10 @@ impl Many {
             over: false,
             primary_queued: false,
             doors: Vec::new(),
+            stranded: Vec::new(),
             sources: Vec::new(),
+            free: Vec::new(),
+            taken: Vec::new(),
             live: 0,
             ended: 0,
             awake: Vec::new(),
@@ -806,7 +832,7 @@ impl Many {
                     Ok(copy) => copy,
                     Err(error) => return Err((Incoming::Connection(connection), error)),
                 };
-                if let Err(error) = self.add(Source::new(copy)) {
+                if let Err((_, error)) = self.add(Source::new(copy)) {
                     return Err((Incoming::Connection(connection), error));
                 }
             }
@@ -826,7 +852,7 @@ impl Many {
                             .as_ref()
                             .map(|link| descriptor::duplicate(link.as_fd()));
                         source.link = link.transpose()?.map(LinkReader::new);
-                        self.add(source).map(drop)
+                        self.add(source).map(drop).map_err(|(_, error)| error)
                     });
                 if let Err(error) = made {
                     let incoming = Incoming::Lane {
@@ -842,14 +868,16 @@ impl Many {
         Ok(())
     }
 
-    fn add(&mut self, source: Source) -> Result<usize> {
-        let free = self.sources.iter().position(Option::is_none);
-        let index = free.unwrap_or(self.sources.len());
+    /// Its index; or the source again if the kernel will not watch it.
+    fn add(&mut self, source: Source) -> std::result::Result<usize, (Box<Source>, Error)> {
+        let index = self.free.last().copied().unwrap_or(self.sources.len());
         let token = FIRST_SOURCE + index as u64;
-        self.poll
-            .add(source.connection.as_fd(), token, Interest::Readable)?;
+        let watched = source.connection.as_fd();
+        if let Err(error) = self.poll.add(watched, token, Interest::Readable) {
+            return Err((Box::new(source), error));
+        }
         let has_lane = source.lane.is_some();
-        match free {
+        match self.free.pop() {
             Some(free) => self.sources[free] = Some(source),
             None => self.sources.push(Some(source)),
         }
@@ -861,8 +889,12 @@ impl Many {
         Ok(index)
     }
 
-    fn remove(&mut self, index: usize) -> Option<Source> {
-        let source = self.sources.get_mut(index)?.take()?;
+    /// Drops a source; what is to be closed goes to `leftovers`.
+    fn remove(&mut self, index: usize, leftovers: &mut Leftovers) {
+        let Some(source) = self.sources.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(index);
         if source.ended {
             self.ended -= 1;
         } else {
@@ -875,7 +907,11 @@ impl Many {
             self.heads.retain(|Reverse((_, other))| *other != token);
         }
         self.find_alone();
-        Some(source)
+        if source.ended && source.link.is_none() {
+            // Its queue is known to be empty: closed at once, it makes room for the next one.
+            return;
+        }
+        leftovers.fds.extend(source.into_unknown());
     }
 
     /// See the module: whether one lane is all there is besides the socket.
@@ -933,6 +969,7 @@ impl Many {
                 return false;
             };
             source.awake = !lane.arm();
+            source.ring();
             quiet &= !source.awake;
             source.awake
         });
@@ -944,53 +981,64 @@ impl Many {
         match next {
             Next::Primary => {
                 self.primary_queued = false;
-                self.heads.retain(|Reverse((_, token))| *token != PRIMARY);
+                self.taken.push(PRIMARY);
             }
             Next::Connection(index) | Next::Lane(index, _) => {
                 if let Some(Some(source)) = self.sources.get_mut(*index) {
                     source.queued = false;
-                    let token = FIRST_SOURCE + *index as u64;
-                    // It was the earliest: on top, unless it was taken alone.
-                    if let Some(Reverse((_, top))) = self.heads.peek()
-                        && *top == token
-                    {
-                        self.heads.pop();
+                    if source.lane.is_none() {
+                        self.taken.push(FIRST_SOURCE + *index as u64);
                     }
                 }
             }
         }
+        // It was the earliest.
+        self.heads.pop();
     }
 
     fn look(
         &mut self,
         primary: BorrowedFd<'_>,
         leftovers: &mut Leftovers,
-        dropped: &mut Option<Source>,
     ) -> Result<Next> {
-        let _ = leftovers;
-        // More than what the last look covered may be there, and belongs to it: see the proof.
-        self.refresh_lanes(dropped)?;
-        if let Some(next) = self.earliest(self.horizon)? {
+        // What follows in the sources that were taken from belongs to the last look, too: see the proof.
+        let mut work = WORK_A_LOOK;
+        while let Some(token) = self.taken.pop() {
+            if let Err(error) = self.read_socket(primary, token, &mut work, leftovers) {
+                self.taken.push(token);
+                return Err(error);
+            }
+        }
+        self.refresh_lanes(leftovers)?;
+        if let Some(next) = self.earliest(self.horizon, leftovers)? {
             return Ok(next);
         }
         // What is found in the first look and was sent during it is covered by the second.
         for _ in 0..2 {
             let now = clock::now();
-            self.look_at_sockets(primary, dropped)?;
-            self.refresh_lanes(dropped)?;
+            if let Err(error) = self.look_at_sockets(primary, leftovers) {
+                // Taking what is there gives room for what could not be had.
+                if matches!(error, Error::TooManyHandles(_))
+                    && let Some(next) = self.earliest(u64::MAX, leftovers)?
+                {
+                    return Ok(next);
+                }
+                return Err(error);
+            }
+            self.refresh_lanes(leftovers)?;
             self.horizon = now;
-            if let Some(next) = self.earliest(now)? {
+            if let Some(next) = self.earliest(now, leftovers)? {
                 return Ok(next);
             }
             if self.heads.is_empty() {
                 break;
             }
         }
-        if let Some(next) = self.earliest(u64::MAX)? {
+        if let Some(next) = self.earliest(u64::MAX, leftovers)? {
             return Ok(next);
         }
         if self.ended > 0 {
-            self.let_ended_go(dropped);
+            self.let_ended_go(leftovers);
         }
         if self.primary_ended && self.live == 0 && self.doors.is_empty() {
             if !self.over {
@@ -1004,12 +1052,12 @@ impl Many {
     }
 
     /// The message with the earliest stamp, if that is not after `limit`.
-    fn earliest(&mut self, limit: u64) -> Result<Option<Next>> {
+    fn earliest(&mut self, limit: u64, leftovers: &mut Leftovers) -> Result<Option<Next>> {
         while let Some(Reverse((stamp, token))) = self.heads.peek().copied() {
             if stamp > limit {
                 return Ok(None);
             }
-            if let Some(next) = self.next_of(token)? {
+            if let Some(next) = self.next_of(token, leftovers)? {
                 return Ok(Some(next));
             }
             self.heads.pop();
@@ -1017,7 +1065,7 @@ impl Many {
         Ok(None)
     }
 
-    fn next_of(&mut self, token: u64) -> Result<Option<Next>> {
+    fn next_of(&mut self, token: u64, leftovers: &mut Leftovers) -> Result<Option<Next>> {
         if token == PRIMARY {
             return Ok(Some(Next::Primary));
         }
@@ -1025,14 +1073,24 @@ impl Many {
         let Some(Some(source)) = self.sources.get_mut(index) else {
             return Ok(None);
         };
-        Ok(match &mut source.lane {
-            None => Some(Next::Connection(index)),
-            Some(lane) => lane.peek()?.map(|record| Next::Lane(index, record)),
-        })
+        let Some(lane) = &mut source.lane else {
+            return Ok(Some(Next::Connection(index)));
+        };
+        match lane.peek() {
+            Ok(Some(record)) => Ok(Some(Next::Lane(index, record))),
+            Ok(None) => {
+                source.queued = false;
+                Ok(None)
+            }
+            Err(error) => {
+                self.remove(index, leftovers);
+                Err(error)
+            }
+        }
     }
 
     /// Puts the first records of lanes that are awake among the heads.
-    fn refresh_lanes(&mut self, dropped: &mut Option<Source>) -> Result<()> {
+    fn refresh_lanes(&mut self, leftovers: &mut Leftovers) -> Result<()> {
         let mut shared = false;
         for place in 0..self.awake.len() {
             let Some(&index) = self.awake.get(place) else {
@@ -1055,7 +1113,7 @@ impl Many {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    *dropped = self.remove(index);
+                    self.remove(index, leftovers);
                     return Err(error);
                 }
             }
@@ -1068,7 +1126,7 @@ impl Many {
     }
 
     /// Sources whose process is gone and whose messages have all been taken.
-    fn let_ended_go(&mut self, dropped: &mut Option<Source>) {
+    fn let_ended_go(&mut self, leftovers: &mut Leftovers) {
         for index in 0..self.sources.len() {
             let done = match &mut self.sources[index] {
                 Some(source) if source.ended && !source.queued => match &mut source.lane {
@@ -1079,8 +1137,7 @@ impl Many {
                 _ => false,
             };
             if done {
-                let gone = self.remove(index);
-                drop(std::mem::replace(dropped, gone));
+                self.remove(index, leftovers);
             }
         }
     }
@@ -1088,27 +1145,30 @@ impl Many {
     fn look_at_sockets(
         &mut self,
         primary: BorrowedFd<'_>,
-        dropped: &mut Option<Source>,
+        leftovers: &mut Leftovers,
     ) -> Result<()> {
         let mut work = WORK_A_LOOK;
         let mut ready = std::mem::take(&mut self.ready);
         let most = self.sources.len() + self.doors.len() + 2;
         let outcome = self.poll.ready_into(most, &mut ready);
         let mut outcome = outcome;
+        if self.ended > 0 {
+            self.let_ended_go(leftovers);
+        }
         if outcome.is_ok() {
             // Doors last: a process announces itself there after what it has put elsewhere.
             for token in ready.iter().copied().filter(|token| *token != DOORS) {
-                outcome = self.read_socket(primary, token, &mut work, dropped);
+                outcome = self.read_socket(primary, token, &mut work, leftovers);
                 if outcome.is_err() {
                     break;
                 }
             }
             if outcome.is_ok() && ready.contains(&DOORS) {
-                outcome = self.open_doors(primary, &mut work, dropped);
+                outcome = self.open_doors(primary, &mut work, leftovers);
             }
             if outcome.is_ok() && self.primary_ended {
-                outcome = self.open_doors(primary, &mut work, dropped);
-                if outcome.is_ok() {
+                outcome = self.open_doors(primary, &mut work, leftovers);
+                if outcome.is_ok() && work > 0 {
                     for door in self.doors.drain(..) {
                         self.poll.remove(door.as_fd());
                     }
@@ -1125,7 +1185,7 @@ impl Many {
         primary: BorrowedFd<'_>,
         token: u64,
         work: &mut usize,
-        dropped: &mut Option<Source>,
+        leftovers: &mut Leftovers,
     ) -> Result<()> {
         let index = token.checked_sub(FIRST_SOURCE).map(|index| index as usize);
         let connection = match index {
@@ -1160,11 +1220,13 @@ impl Many {
                     break;
                 }
                 First::Bell => socket::discard(socket)?,
-                First::Control => self.announcement(socket, index)?,
+                First::Control => self.announcement(socket, index, leftovers)?,
                 First::Message(_) | First::Damaged if self.has_lane(index) => {
                     // After its lane nothing else comes by a connection.
                     socket::discard(socket)?;
-                    *dropped = index.and_then(|index| self.remove(index));
+                    if let Some(index) = index {
+                        self.remove(index, leftovers);
+                    }
                     return forged("came beside the lane that it belongs in");
                 }
                 First::Message(stamp) => {
@@ -1181,6 +1243,22 @@ impl Many {
             self.wake(index);
         }
         Ok(())
+    }
+
+    /// Deals with what has come by the connection of a lane whose link is not known yet.
+    fn read_announcements(
+        &mut self,
+        index: usize,
+        primary: BorrowedFd<'_>,
+        leftovers: &mut Leftovers,
+    ) -> Result<()> {
+        match self.sources.get(index) {
+            Some(Some(source)) if source.link.is_none() && !source.ended => {
+                let token = FIRST_SOURCE + index as u64;
+                self.read_socket(primary, token, &mut { WORK_A_LOOK }, leftovers)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_lane(&self, index: Option<usize>) -> bool {
@@ -1205,11 +1283,15 @@ impl Many {
     }
 
     /// Takes the announcement at the head of a queue. It stays there if there is no room for what it brings.
-    fn announcement(&mut self, socket: BorrowedFd<'_>, index: Option<usize>) -> Result<()> {
-        let (packet, fds) = announced(socket, 2)?;
-        let mut leftovers = Leftovers::default();
-        leftovers.fds = fds;
-        let outcome = self.act_on(&packet, index, &mut leftovers);
+    fn announcement(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        index: Option<usize>,
+        leftovers: &mut Leftovers,
+    ) -> Result<()> {
+        let (packet, mut fds) = announced(socket, 2)?;
+        let outcome = self.act_on(&packet, index, &mut fds);
+        leftovers.fds.append(&mut fds);
         if matches!(outcome, Ok(()) | Err(Error::Protocol(_))) {
             socket::discard(socket)?;
         }
@@ -1220,15 +1302,15 @@ impl Many {
         &mut self,
         packet: &[u8],
         index: Option<usize>,
-        leftovers: &mut Leftovers,
+        fds: &mut Vec<OwnedFd>,
     ) -> Result<()> {
         let kind = Header::read(packet)?.kind;
         let duplicate = |fd: &OwnedFd| descriptor::duplicate(fd.as_fd());
-        match (kind, &leftovers.fds[..], index) {
+        match (kind, &fds[..], index) {
             (PacketKind::Door, [door], _) if self.doors.len() < MOST_DOORS => {
                 descriptor::check_listening_socket(door.as_fd())?;
                 self.poll.add(door.as_fd(), DOORS, Interest::Readable)?;
-                self.doors.extend(leftovers.fds.pop());
+                self.doors.extend(fds.pop());
                 self.alone = None;
                 Ok(())
             }
@@ -1237,7 +1319,7 @@ impl Many {
                 let lane = Consumer::new(duplicate(file)?, control::read_place(packet)?)?;
                 let mut source = Source::new(duplicate(connection)?);
                 source.lane = Some(lane);
-                self.add(source).map(drop)
+                self.add(source).map(drop).map_err(|(_, error)| error)
             }
             (PacketKind::Lane, [file], Some(index)) => {
                 let lane = Consumer::new(duplicate(file)?, control::read_place(packet)?)?;
@@ -1251,11 +1333,11 @@ impl Many {
             }
             (PacketKind::Link, [link], Some(index)) => {
                 descriptor::check_channel_socket(link.as_fd())?;
-                let link = leftovers.fds.pop().map(LinkReader::new);
+                let link = fds.pop().map(LinkReader::new);
                 match self.sources.get_mut(index) {
                     Some(Some(source)) if source.link.is_none() => source.link = link,
                     _ => {
-                        leftovers.fds.extend(link.map(LinkReader::into_socket));
+                        fds.extend(link.map(LinkReader::into_socket));
                         return forged("announces a second link");
                     }
                 }
@@ -1269,8 +1351,11 @@ impl Many {
         &mut self,
         primary: BorrowedFd<'_>,
         work: &mut usize,
-        dropped: &mut Option<Source>,
+        leftovers: &mut Leftovers,
     ) -> Result<()> {
+        while let Some(connection) = self.stranded.pop() {
+            self.let_in(connection, primary, work, leftovers)?;
+        }
         for place in 0..self.doors.len() {
             while *work > 0 {
                 *work -= 1;
@@ -1279,10 +1364,7 @@ impl Many {
                 };
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 match rustix::net::accept_with(door, flags) {
-                    Ok(connection) => {
-                        let newest = self.add(Source::new(connection))?;
-                        self.read_socket(primary, FIRST_SOURCE + newest as u64, work, dropped)?;
-                    }
+                    Ok(connection) => self.let_in(connection, primary, work, leftovers)?,
                     Err(Errno::AGAIN) => break,
                     Err(Errno::INTR | Errno::CONNABORTED) => {}
                     Err(e) => return Err(Error::kernel("accept", e)),
@@ -1290,6 +1372,22 @@ impl Many {
             }
         }
         Ok(())
+    }
+
+    fn let_in(
+        &mut self,
+        connection: OwnedFd,
+        primary: BorrowedFd<'_>,
+        work: &mut usize,
+        leftovers: &mut Leftovers,
+    ) -> Result<()> {
+        match self.add(Source::new(connection)) {
+            Ok(index) => self.read_socket(primary, FIRST_SOURCE + index as u64, work, leftovers),
+            Err((source, error)) => {
+                self.stranded.extend(Arc::into_inner(source.connection));
+                Err(error)
+            }
+        }
     }
 
     /// Tells the producers that nobody will read here any more.

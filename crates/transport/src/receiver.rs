@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::deadline::Deadline;
-use crate::end::{End, Gone, Hint, Readiness};
+use crate::end::{End, Gone, Hint, Readiness, Resident};
 use crate::error::{Error, Result};
 use crate::intake::{Intake, Taken};
 use crate::message::Message;
@@ -85,11 +85,12 @@ impl Receiver {
     #[inline]
     pub fn try_take<R>(&self, deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>) -> Result<R> {
         self.check_usable()?;
-        let taken = self.intake.take(deliver)?;
+        let taken = self.intake.take(deliver);
         if self.end.is_attended() {
-            self.settle();
+            // Whatever came of it: a bell may have been heard on behalf of others.
+            self.intake.settle(&self.end);
         }
-        Ok(taken)
+        taken
     }
 
     /// As [`Receiver::try_take`], but only what can be seen without asking the kernel; else None.
@@ -101,18 +102,9 @@ impl Receiver {
         self.check_usable().ok()?;
         let taken = self.intake.take_from_memory(deliver)?;
         if self.end.is_attended() {
-            self.settle();
+            self.intake.settle(&self.end);
         }
         Some(taken)
-    }
-
-    /// Whoever waits is told of what is still in memory, or can rely on the descriptors again.
-    fn settle(&self) {
-        let in_memory = !self.intake.rest();
-        if in_memory {
-            self.end.wake();
-        }
-        self.end.hint(Hint::Memory, in_memory);
     }
 
     /// The next message, waiting for it until the deadline. [`Error::Interrupted`] also after [`End::hint`].
@@ -214,18 +206,18 @@ impl Receiver {
 
     fn is_ready(&self) -> Result<bool> {
         self.end.check_open()?;
-        let ready = self.intake.is_ready()?;
+        let ready = self.intake.is_ready();
         if self.end.is_attended() {
-            self.settle();
+            self.intake.settle(&self.end);
         }
-        Ok(ready)
+        ready
     }
 
     /// A descriptor for an event loop, which stays valid while the returned value lives.
     pub fn watch(&self) -> Result<Arc<Readiness>> {
         self.prepare_to_be_watched()?;
         let readiness = self.end.watch(None, Interest::Readable)?;
-        self.settle();
+        self.intake.settle(&self.end);
         Ok(readiness)
     }
 
@@ -233,12 +225,12 @@ impl Receiver {
     pub fn fileno(&self) -> Result<RawFd> {
         self.prepare_to_be_watched()?;
         let fd = self.end.fileno(Interest::Readable)?;
-        self.settle();
+        self.intake.settle(&self.end);
         Ok(fd)
     }
 
     /// What came with the receiver must be among the descriptors.
-    fn prepare_to_be_watched(&self) -> Result<()> {
+    pub(crate) fn prepare_to_be_watched(&self) -> Result<()> {
         self.end.check_open()?;
         if self.intake.is_packed() {
             self.check_usable()?;
@@ -272,6 +264,7 @@ impl Receiver {
             outcome: None,
         };
         self.claim.mark_moved()?;
+        self.intake.set_moving(true);
         Ok(moving)
     }
 
@@ -280,7 +273,14 @@ impl Receiver {
         let socket = self.end.socket()?;
         let end = End::new(socket, Some(self.intake.clone()));
         self.intake.belongs_to(&end)?;
-        self.end.take(why)?;
+        if let Err(error) = self.end.take(why) {
+            // Another thread was faster. What it did to the end, it did not do to what belongs to the heir.
+            self.intake.belongs_to(&self.end)?;
+            if let Some(gone) = self.end.gone_for_good() {
+                self.intake.left(self.end.id(), gone);
+            }
+            return Err(error);
+        }
         Ok(Receiver {
             end,
             intake: self.intake.clone(),
@@ -362,6 +362,7 @@ impl Moving {
 impl Drop for Moving {
     fn drop(&mut self) {
         if self.outcome.is_none() {
+            self.intake.set_moving(false);
             self.claim.unmark_moved();
         }
         self.end.finish_move(self.outcome);

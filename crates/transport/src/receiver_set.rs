@@ -88,6 +88,7 @@ impl ReceiverSet {
         let mut members = self.members.lock();
         members.check_open()?;
         // Claimed now, so that no forked process can have it afterwards.
+        receiver.prepare_to_be_watched()?;
         receiver.check_usable()?;
         let socket = receiver.end().socket()?;
         let token = members.next_token;
@@ -102,7 +103,12 @@ impl ReceiverSet {
                 };
                 members.receivers.insert(token, member);
                 // It may bring lanes along.
-                members.settle(&self.epoll, token)?;
+                if let Err(error) = members.settle(&self.epoll, token) {
+                    let expelled = self.expel(&mut members, token);
+                    drop(members);
+                    drop(expelled);
+                    return Err(error);
+                }
                 self.show(&members);
                 if !members.ready.is_empty() {
                     self.wake.ring();

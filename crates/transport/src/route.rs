@@ -21,16 +21,21 @@ use crate::error::{Error, Result};
 use crate::fd_link::LinkWriter;
 use crate::lane::consumer::Place;
 use crate::lane::layout::Kind;
-use crate::lane::producer::Producer;
+use crate::lane::producer::{Producer, Published};
 use crate::os::shared::Region;
 use crate::os::socket::{self, Sent};
 use crate::os::{clock, fork};
 use crate::sync::{Lock, Locked};
 use crate::wire::control;
-use crate::wire::native::{Frame, MAX_INLINE, PacketKind};
+use crate::wire::native::{Frame, MAX_INLINE, MAX_PACKET, PacketKind};
 
-/// Packets that one process may have unread in the socket, of 278 that fit. The rest is for announcements.
-const MOST_SLOTS: u32 = 200;
+/// The kernel's accounting of a small packet, in bytes, and a bit.
+const PACKET_COST: usize = 1024;
+/// What one process may have unread in the socket, of 208 KiB (net.core.wmem_default) that it holds; the rest is
+/// for announcements.
+const MOST_OCCUPIED: usize = 120 << 10;
+/// What [`Ticket::occupied`] counts in.
+const OCCUPIED_UNIT: usize = 1024;
 /// This many messages within a millisecond, and the process is busy.
 const BURST: u32 = 8;
 const BURST_NS: u64 = 1_000_000;
@@ -54,14 +59,15 @@ struct Own {
     link: Option<LinkWriter>,
     /// When the other side was last seen to be there.
     looked_at: u64,
+    /// A bell could not be rung for want of the kernel's memory: it is rung with the next message.
+    owed: bool,
 }
 
 #[derive(Debug)]
 struct State {
-    primary: Option<Arc<OwnedFd>>,
     made_in: u64,
-    /// Packets in the socket at most, while not shared.
-    slots: u32,
+    /// Bytes in the socket at most, by the kernel's accounting, while not shared.
+    occupied: usize,
     /// Other processes may have the end.
     shared: bool,
     door: Option<Arc<OwnedFd>>,
@@ -84,22 +90,21 @@ pub struct Route {
 pub struct Ticket {
     /// Where further connections are made.
     pub door: Option<Arc<OwnedFd>>,
-    /// Packets in the socket; 255: others may have put some there.
-    pub slots: u8,
+    /// KiB in the socket; 255: others may have put something there.
+    pub occupied: u8,
 }
 
-/// The `slots` of an end that is shared.
+/// The `occupied` of an end that is shared.
 pub const SHARED: u8 = u8::MAX;
 
 impl Route {
-    /// The way through `primary`, of an end that came with that ticket.
-    pub fn new(primary: Arc<OwnedFd>, ticket: Ticket, capacity: u32) -> Arc<Route> {
+    /// The way of an end that came with that ticket.
+    pub fn new(ticket: Ticket, capacity: u32) -> Arc<Route> {
         Arc::new(Route {
             state: Lock::new(State {
-                primary: Some(primary),
                 made_in: fork::generation(),
-                slots: ticket.slots.into(),
-                shared: ticket.slots == SHARED || ticket.door.is_some(),
+                occupied: usize::from(ticket.occupied) * OCCUPIED_UNIT,
+                shared: ticket.occupied == SHARED || ticket.door.is_some(),
                 door: ticket.door,
                 own: None,
                 burst: 0,
@@ -142,14 +147,28 @@ impl Route {
     }
 
     /// Sends `frame`, with the seat if there is one, or says what to wait for. Never waits.
-    pub fn send(&self, frame: &Frame<'_>, seat: Option<BorrowedFd<'_>>) -> Result<Attempt> {
+    pub fn send(
+        &self,
+        primary: BorrowedFd<'_>,
+        frame: &Frame<'_>,
+        seat: Option<BorrowedFd<'_>>,
+    ) -> Result<Attempt> {
         let mut state = self.lock();
-        let primary = state.primary.clone().ok_or(Error::Gone(Gone::Closed))?;
-        let outcome = self.attempt(&mut state, primary.as_fd(), frame, seat);
-        if self.capacity > 0 {
-            settle(&mut state);
+        let outcome = self.attempt(&mut state, primary, frame, seat);
+        let baton = if self.capacity > 0 {
+            settle(&state)
+        } else {
+            Baton::default()
+        };
+        let outcome = state.note(outcome);
+        drop(state);
+        // Without the lock, which is taken again if one of these is the last that is left of an end.
+        for end in baton.ends {
+            if baton.room {
+                end.wake();
+            }
         }
-        state.note(outcome)
+        outcome
     }
 
     fn attempt(
@@ -226,19 +245,17 @@ impl Route {
 
     /// The end leaves for another process inside a message, and perhaps a clone stays. `alone`: it is the only
     /// one here, and goes as the only one.
-    pub fn depart(&self, alone: bool) -> Result<Ticket> {
+    pub fn depart(&self, primary: BorrowedFd<'_>, alone: bool) -> Result<Ticket> {
         let mut state = self.lock();
-        let users = state.users();
-        let alone = alone && users <= 1 && !state.shared;
         // Our lane's messages must be told from those of whoever sends next.
         state.share_lane();
-        if alone && state.own.is_none() && state.slots < MOST_SLOTS {
+        if alone && !state.shared && state.own.is_none() && state.occupied < MOST_OCCUPIED {
             return Ok(Ticket {
                 door: None,
-                slots: state.slots as u8,
+                occupied: state.occupied.div_ceil(OCCUPIED_UNIT) as u8,
             });
         }
-        if let Err(error) = state.share() {
+        if let Err(error) = state.share(primary) {
             match error {
                 Error::TooManyHandles(_) => return Err(error),
                 // Without a place for a door the others use the socket, and wait when it is full.
@@ -247,8 +264,14 @@ impl Route {
         }
         Ok(Ticket {
             door: state.door.clone(),
-            slots: SHARED,
+            occupied: SHARED,
         })
+    }
+
+    /// Whether one end uses it here and nobody else has another.
+    pub fn is_alone(&self) -> bool {
+        let state = self.lock();
+        state.ends.len() == 1 && !state.shared
     }
 
     /// What is under way in this process's lane.
@@ -271,24 +294,28 @@ pub struct LaneStatistics {
     pub memory: u64,
 }
 
-/// Passes the baton among those who wait for room: whoever took a bell may have left some.
-fn settle(state: &mut State) {
-    let Some(own) = &state.own else { return };
-    let Some(producer) = &own.producer else {
-        return;
+/// The ends of a route, and whether those that wait for room should look.
+#[derive(Default)]
+struct Baton {
+    ends: Vec<Arc<End>>,
+    room: bool,
+}
+
+/// Passes the baton among those who wait for room: whoever took a bell may have left some. The rest
+/// is done when the lock is free.
+fn settle(state: &State) -> Baton {
+    let Some(producer) = state.own.as_ref().and_then(|own| own.producer.as_ref()) else {
+        return Baton::default();
     };
-    let waits = |end: &Arc<End>| end.is_attended();
     let ends: Vec<Arc<End>> = state
         .ends
         .iter()
         .filter_map(|(_, end)| end.upgrade())
-        .filter(waits)
         .collect();
-    if !ends.is_empty() && (producer.has_room() || !producer.wait_for_room()) {
-        for end in ends {
-            end.wake();
-        }
-    }
+    let waits = |end: &Arc<End>| end.is_attended();
+    let room = !ends.iter().any(waits) || producer.has_room() || !producer.wait_for_room();
+    // All are given to the caller, because none may be dropped here, under the lock.
+    Baton { ends, room }
 }
 
 impl Own {
@@ -298,7 +325,21 @@ impl Own {
             producer: None,
             link: None,
             looked_at: 0,
+            owed: false,
         }
+    }
+
+    /// Rings if the receiver sleeps. What was published stays published, whatever becomes of the bell.
+    #[inline]
+    fn ring(&mut self, published: Published) -> Result<()> {
+        if published.ring || self.owed {
+            self.owed = match control::ring(self.connection.as_fd()) {
+                Ok(()) => false,
+                Err(Error::ReceiverGone) => return Err(Error::ReceiverGone),
+                Err(_) => true,
+            };
+        }
+        Ok(())
     }
 
     #[inline]
@@ -312,9 +353,7 @@ impl Own {
         };
         let copy = |region: &Region, at| region.copy_in(at, payload);
         let published = producer.send(Kind::Plain, payload.len(), copy)?;
-        if published.ring {
-            control::ring(self.connection.as_fd())?;
-        }
+        self.ring(published)?;
         Ok(true)
     }
 
@@ -332,16 +371,17 @@ impl Own {
     }
 }
 
-impl State {
-    fn users(&self) -> usize {
-        let open = |end: &Arc<End>| !matches!(end.gone(), Some(why) if why != Gone::Sent);
-        self.ends
-            .iter()
-            .filter_map(|(_, end)| end.upgrade())
-            .filter(open)
-            .count()
+fn announce_link(connection: BorrowedFd<'_>) -> Result<LinkWriter> {
+    let (link, other) = LinkWriter::new()?;
+    match control::send(connection, PacketKind::Link, &[other.as_fd()])? {
+        Sent::Whole => Ok(link),
+        Sent::WouldBlock => Err(Error::TooManyHandles(
+            "the message's descriptors do not fit the kernel's socket buffers".into(),
+        )),
     }
+}
 
+impl State {
     /// After an error that means the receiver has left the lane, there is none.
     #[inline]
     fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
@@ -363,18 +403,21 @@ impl State {
         if frame.len() > MAX_INLINE {
             return std::mem::replace(&mut self.had_large, true);
         }
-        if !self.shared && self.slots >= MOST_SLOTS {
-            if socket::unread(primary).is_ok_and(|bytes| bytes == 0) {
-                self.slots = 0;
-            } else {
+        if !self.shared {
+            let cost = PACKET_COST + 2 * frame.len();
+            if self.occupied + cost > MOST_OCCUPIED {
+                // As far as we know; perhaps it has been read.
+                self.occupied = socket::unread(primary).unwrap_or(usize::MAX / 2);
+            }
+            if self.occupied + cost > MOST_OCCUPIED {
                 return true;
             }
         }
         self.burst >= BURST
     }
 
-    fn count_packet(&mut self, stamp: u64) {
-        self.slots = self.slots.saturating_add(1);
+    fn count_packet(&mut self, stamp: u64, len: usize) {
+        self.occupied = self.occupied.saturating_add(PACKET_COST + 2 * len.min(MAX_PACKET));
         if stamp.saturating_sub(self.burst_began) > BURST_NS {
             self.burst_began = stamp;
             self.burst = 0;
@@ -395,7 +438,7 @@ impl State {
             .map_or(primary, |own| own.connection.as_fd());
         let sent = frame.send(socket, stamp, seat)?;
         if sent == Sent::Whole {
-            self.count_packet(stamp);
+            self.count_packet(stamp, frame.len());
         }
         Ok(sent)
     }
@@ -405,49 +448,46 @@ impl State {
             return Err(Error::ReceiverGone);
         };
         own.check_alive()?;
-        let connection = own.connection.clone();
-        let Own { producer, link, .. } = own;
-        let Some(producer) = producer else {
+        let Some(producer) = &mut own.producer else {
             return Err(Error::ReceiverGone);
         };
+        let connection = &own.connection;
         if !producer.has_room() {
             // Bells that were rung meanwhile are heard.
             while let Some(1..) = socket::peek_bytes(connection.as_fd(), &mut [0; 1])? {
                 socket::discard(connection.as_fd())?;
             }
             if !producer.has_room() {
-                return Ok(Attempt::AtCapacity(connection));
+                return Ok(Attempt::AtCapacity(connection.clone()));
             }
         }
         let fds = frame.link_fds();
-        let published = match frame.plain() {
-            Some(payload) => producer.send(Kind::Plain, payload.len(), |region, at| {
+        let published = if let Some(payload) = frame.plain() {
+            producer.send(Kind::Plain, payload.len(), |region, at| {
                 region.copy_in(at, payload);
-            })?,
-            None if fds.is_empty() => producer.send(Kind::Framed, frame.len(), |region, at| {
+            })?
+        } else if fds.is_empty() {
+            producer.send(Kind::Framed, frame.len(), |region, at| {
                 frame.write(region, at, 0);
-            })?,
-            None => {
-                let link = match link {
-                    Some(link) => link,
-                    None => {
-                        let (writer, other) = LinkWriter::new()?;
-                        match control::send(connection.as_fd(), PacketKind::Link, &[other.as_fd()])?
-                        {
-                            Sent::Whole => link.insert(writer),
-                            Sent::WouldBlock => return Ok(Attempt::SocketFull),
-                        }
-                    }
-                };
-                let ticket = link.send(&fds)?;
-                producer.send(Kind::Framed, frame.len(), |region, at| {
-                    frame.write(region, at, ticket);
-                })?
+            })?
+        } else {
+            // Room first: descriptors that are on their way cannot be called back.
+            let moved = producer.make_room(frame.len())?;
+            if own.link.is_none() {
+                own.link = Some(announce_link(connection.as_fd())?);
+            }
+            let Some(link) = &mut own.link else {
+                return Err(Error::ReceiverGone);
+            };
+            let ticket = link.send(&fds)?;
+            let sent = producer.send(Kind::Framed, frame.len(), |region, at| {
+                frame.write(region, at, ticket);
+            })?;
+            Published {
+                ring: moved.ring || sent.ring,
             }
         };
-        if published.ring {
-            control::ring(connection.as_fd())?;
-        }
+        own.ring(published)?;
         Ok(Attempt::Sent)
     }
 
@@ -503,15 +543,14 @@ impl State {
     }
 
     /// Other processes will have the end: from now on there is a door.
-    fn share(&mut self) -> Result<()> {
+    fn share(&mut self, primary: BorrowedFd<'_>) -> Result<()> {
         self.share_lane();
         if self.shared {
             return Ok(());
         }
-        let primary = self.primary.clone().ok_or(Error::Gone(Gone::Closed))?;
         let (listening, place) = door::make()?;
         let fds = [listening.as_fd()];
-        let sent = match control::send(primary.as_fd(), PacketKind::Door, &fds) {
+        let sent = match control::send(primary, PacketKind::Door, &fds) {
             // Our own connection leads to the same receiver.
             Ok(Sent::WouldBlock) => match &self.own {
                 Some(own) => control::send(own.connection.as_fd(), PacketKind::Door, &fds),
@@ -537,17 +576,16 @@ impl Resident for Route {
         if state.ends.is_empty() {
             // The receiver sees the lane's connection end, and reads what is there first.
             let own = state.own.take();
-            let primary = state.primary.take();
             drop(state);
-            drop((own, primary));
+            drop(own);
         }
     }
 
-    fn before_fork(&self) {
+    fn before_fork(&self, socket: BorrowedFd<'_>) {
         let mut state = self.state.lock();
         if state.made_in == fork::generation() {
             // Best effort: without descriptors or memory the child shares the socket alone.
-            let _ = state.share();
+            let _ = state.share(socket);
             state.shared = true;
         }
     }

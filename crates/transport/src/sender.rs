@@ -19,7 +19,7 @@ pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
     let (sender, receiver) = socket::pair()?;
     let ticket = Ticket {
         door: None,
-        slots: 0,
+        occupied: 0,
     };
     Ok((
         Sender::new(Arc::new(sender), ticket, capacity),
@@ -41,7 +41,7 @@ pub struct Sender {
 
 impl Sender {
     fn new(socket: Arc<OwnedFd>, ticket: Ticket, capacity: u32) -> Sender {
-        let route = Route::new(socket.clone(), ticket, capacity);
+        let route = Route::new(ticket, capacity);
         Sender::of_route(socket, route)
     }
 
@@ -60,7 +60,7 @@ impl Sender {
     pub fn from_socket(socket: OwnedFd) -> Sender {
         let ticket = Ticket {
             door: None,
-            slots: SHARED,
+            occupied: SHARED,
         };
         Sender::new(Arc::new(socket), ticket, 0)
     }
@@ -69,7 +69,7 @@ impl Sender {
     pub(crate) fn received(socket: OwnedFd, door: Option<OwnedFd>, entry: &Entry) -> Sender {
         let ticket = Ticket {
             door: door.map(Arc::new),
-            slots: entry.slots,
+            occupied: entry.occupied,
         };
         Sender::new(Arc::new(socket), ticket, entry.capacity)
     }
@@ -79,7 +79,7 @@ impl Sender {
         let peer_pid = Some(process::peer_of(socket.as_fd())?.pid);
         let ticket = Ticket {
             door: None,
-            slots: 0,
+            occupied: 0,
         };
         let mut sender = Sender::new(Arc::new(socket), ticket, 0);
         sender.peer_pid = peer_pid;
@@ -104,12 +104,12 @@ impl Sender {
     /// Sends what `outgoing` holds. Waits until the deadline if the channel is bounded and full. May be called
     /// again after [`Error::Interrupted`], [`Error::TimedOut`] and [`Error::Full`]; nothing has been sent then.
     pub fn publish(&self, outgoing: &Outgoing<'_>, deadline: Deadline) -> Result<()> {
-        self.end.check_open()?;
+        let primary = self.end.socket()?;
         let shared_seat = self.seat.lock().clone();
         let mut seat = shared_seat.as_ref().and_then(|seat| seat.lock().take());
         let outcome = loop {
             let place = seat.as_ref().map(|seat| seat.as_fd());
-            let bell = match self.route.send(&outgoing.frame, place) {
+            let bell = match self.route.send(primary.as_fd(), &outgoing.frame, place) {
                 Ok(Attempt::Sent) => {
                     seat = None;
                     if shared_seat.is_some() {
@@ -145,7 +145,7 @@ impl Sender {
         match self.route.bell() {
             None => self.end.watch(None, Interest::Writable),
             Some(bell) => {
-                let readiness = self.end.watch(Some(bell.as_fd()), Interest::Readable)?;
+                let readiness = self.end.watch(Some(bell), Interest::Readable)?;
                 if !self.route.arm() {
                     readiness.ring();
                 }
@@ -209,15 +209,38 @@ impl Sender {
 pub struct Outgoing<'a> {
     frame: Frame<'a>,
     receivers: Vec<Moving>,
-    senders: Vec<&'a Sender>,
+    senders: Vec<Leaving<'a>>,
+}
+
+/// A sender inside a message. If it is the only one of its channel, it is set aside: what others are told of it
+/// must stay true until it has left.
+#[derive(Debug)]
+struct Leaving<'a> {
+    sender: &'a Sender,
+    set_aside: bool,
+}
+
+impl Leaving<'_> {
+    fn commit(mut self) {
+        self.set_aside = false;
+        self.sender.end.finish_move(Some(Gone::Sent));
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.set_aside {
+            self.sender.end.finish_move(None);
+        }
+    }
 }
 
 impl<'a> Outgoing<'a> {
-    /// Lays out `parcel`.
-    pub fn new(parcel: &Parcel<'a>) -> Result<Outgoing<'a>> {
+    /// Lays out `parcel`, to be sent through `carrier`.
+    pub fn new(parcel: &Parcel<'a>, carrier: Option<&Sender>) -> Result<Outgoing<'a>> {
         let mut luggage = Luggage::default();
         for (handle, label) in &parcel.handles {
-            luggage.add(handle, *label, parcel)?;
+            luggage.add(handle, *label, parcel, carrier)?;
         }
         Ok(Outgoing {
             frame: Frame::new(
@@ -241,8 +264,8 @@ impl<'a> Outgoing<'a> {
         for moving in self.receivers {
             moving.commit(Gone::Sent);
         }
-        for sender in self.senders {
-            sender.end.finish_move(Some(Gone::Sent));
+        for leaving in self.senders {
+            leaving.commit();
         }
     }
 }
@@ -253,31 +276,47 @@ struct Luggage<'a> {
     entries: Vec<Entry>,
     fds: Vec<FdRef<'a>>,
     receivers: Vec<Moving>,
-    senders: Vec<&'a Sender>,
+    senders: Vec<Leaving<'a>>,
 }
 
 impl<'a> Luggage<'a> {
-    fn add(&mut self, handle: &HandleRef<'a>, label: u8, parcel: &Parcel<'a>) -> Result<()> {
+    fn add(
+        &mut self,
+        handle: &HandleRef<'a>,
+        label: u8,
+        parcel: &Parcel<'a>,
+        carrier: Option<&Sender>,
+    ) -> Result<()> {
         let mut entry = Entry {
             kind: HandleKind::File,
             label,
             extra: false,
-            slots: 0,
+            occupied: 0,
             capacity: 0,
         };
         match handle {
             HandleRef::Sender(sender) => {
-                let same = |other: &&(HandleRef<'_>, u8)| matches!(other.0, HandleRef::Sender(s) if Arc::ptr_eq(&s.route, &sender.route));
-                let alone = parcel.handles.iter().filter(same).count() == 1;
+                let same = |other: &Sender| Arc::ptr_eq(&other.route, &sender.route);
+                let times = parcel.handles.iter().filter(
+                    |(other, _)| matches!(other, HandleRef::Sender(other) if same(other)),
+                );
+                let alone =
+                    times.count() == 1 && sender.route.is_alone() && !carrier.is_some_and(same);
                 let socket = sender.end.socket()?;
-                let ticket = sender.route.depart(alone)?;
+                if alone {
+                    sender.end.begin_move()?;
+                }
+                self.senders.push(Leaving {
+                    sender,
+                    set_aside: alone,
+                });
+                let ticket = sender.route.depart(socket.as_fd(), alone)?;
                 entry.kind = HandleKind::Sender;
                 entry.extra = ticket.door.is_some();
-                entry.slots = ticket.slots;
+                entry.occupied = ticket.occupied;
                 entry.capacity = sender.route.capacity();
                 self.fds.push(FdRef::Shared(socket));
                 self.fds.extend(ticket.door.map(FdRef::Shared));
-                self.senders.push(sender);
             }
             HandleRef::Receiver(receiver) => {
                 if self.receivers.iter().any(|moving| moving.is_of(receiver)) {

@@ -14,7 +14,7 @@ use ipc_channel_transport::{
 use proptest::prelude::*;
 
 fn send(sender: &Sender, parcel: &Parcel<'_>) -> Result<(), Error> {
-    let outgoing = Outgoing::new(parcel)?;
+    let outgoing = Outgoing::new(parcel, None)?;
     sender.publish(&outgoing, soon())?;
     outgoing.delivered();
     Ok(())

@@ -19,7 +19,7 @@ fn send(sender: &Sender, payload: &[u8]) -> Result<(), Error> {
     let outgoing = Outgoing::new(&Parcel {
         payload,
         ..Parcel::default()
-    })?;
+    }, None)?;
     sender.publish(&outgoing, soon())?;
     outgoing.delivered();
     Ok(())

@@ -20,7 +20,7 @@ fn send(sender: &Sender, payload: &[u8], files: &[std::fs::File]) {
             .collect(),
         ..Parcel::default()
     };
-    let outgoing = Outgoing::new(&parcel).unwrap();
+    let outgoing = Outgoing::new(&parcel, None).unwrap();
     sender
         .publish(&outgoing, Deadline::after(Duration::from_secs(5)))
         .unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
+    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
     WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
@@ -68,19 +68,25 @@ pub struct Consumer {
 impl Consumer {
     /// Reads on in a lane from `place`, a peer's word. [`Error::Protocol`] unless the file is a lane's.
     pub fn new(file: OwnedFd, place: Place) -> Result<Consumer> {
-        descriptor::check_sealed_memory(file.as_fd())?;
-        let file = Arc::new(file);
-        let ring = map_ring(&file, place.offset, place.len)?;
+        const BEYOND_ALL_COUNTS: u64 = 1 << 62;
         if !place.read.is_multiple_of(UNIT)
             || !place.start.is_multiple_of(UNIT)
             || place.start > place.read
+            || place.read.max(place.taken) >= BEYOND_ALL_COUNTS
         {
             return damaged("begins nowhere");
         }
+        descriptor::check_sealed_memory(file.as_fd())?;
+        let file = Arc::new(file);
+        check_ring(&file, place.offset, place.len)?;
         let header = Arc::new(Region::map(file.as_fd(), 0, HEADER_LEN)?);
+        let ledger = Arc::new(Ledger::new(header.clone()));
+        if place.pinned {
+            ledger.end();
+        }
         Ok(Consumer {
-            ring: Arc::new(ring),
-            ledger: Arc::new(Ledger::new(header.clone())),
+            ring: Arc::new(map_ring(&file, place.offset, place.len, &ledger)?),
+            ledger,
             header,
             file,
             tail: place.read,
@@ -94,11 +100,29 @@ impl Consumer {
         self.file.as_fd()
     }
 
-    /// Where it stands, for the next owner; nothing may be read here afterwards.
-    pub fn depart(&self) -> Place {
-        Place {
-            pinned: self.place.pinned || self.ledger.is_holding(),
-            ..self.place
+    /// Where it stands, for the next owner; nothing may be read here unless the move fails.
+    pub fn depart(&mut self) -> Place {
+        if self.ledger.is_holding() {
+            self.pin();
+        }
+        self.place
+    }
+
+    /// Views into the rings so far belong to another process or outlive this consumer: nobody may write over
+    /// them, or give their memory back.
+    fn pin(&mut self) {
+        self.header.word(TAIL).fetch_or(PINNED, Ordering::SeqCst);
+        self.place.pinned = true;
+        self.ledger.keep();
+        self.ledger = Arc::new(Ledger::new(self.header.clone()));
+        // What is read in this ring from now on is not announced, by holds neither.
+        self.ledger.end();
+    }
+
+    /// A forked child will have the views that exist now.
+    pub fn before_fork(&mut self) {
+        if self.ledger.is_holding() {
+            self.pin();
         }
     }
 
@@ -261,13 +285,19 @@ impl Consumer {
         };
         let (offset, len, flags) = (word(0), word(1), word(2));
         // Back in the ring that was left before, which is still mapped if nothing else was since.
-        let ring = map_ring(&self.file, offset, len)?;
-        if flags & FAREWELL != 0 {
+        let ledger = if self.place.pinned {
+            Arc::new(Ledger::new(self.header.clone()))
+        } else {
+            self.ledger.clone()
+        };
+        let ring = map_ring(&self.file, offset, len, &ledger)?;
+        if flags & FAREWELL != 0 && !self.place.pinned {
             self.ring.leave();
         }
         self.place.read += record.total;
         // An earlier consumer's views lie in the ring that is left; the new one is ours alone.
         self.place.pinned = false;
+        self.ledger = ledger;
         self.place.offset = offset;
         self.place.len = len;
         self.place.start = self.place.read;
@@ -277,7 +307,19 @@ impl Consumer {
     }
 }
 
-fn map_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<RingMemory> {
+fn map_ring(
+    file: &Arc<OwnedFd>,
+    offset: u64,
+    len: u64,
+    ledger: &Arc<Ledger>,
+) -> Result<RingMemory> {
+    let len = check_ring(file, offset, len)?;
+    let region = Region::map(file.as_fd(), offset, len)?;
+    Ok(RingMemory::new(region, file.clone(), offset, ledger.clone()))
+}
+
+/// The length of a ring that a peer has named, if it lies inside the memory file.
+fn check_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<usize> {
     const SMALLEST: u64 = 4096;
     let size = descriptor::check_sealed_memory(file.as_fd())?.size;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -293,8 +335,7 @@ fn map_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<RingMemory> {
     {
         return damaged("names a ring outside its memory");
     }
-    let region = Region::map(file.as_fd(), offset, len)?;
-    Ok(RingMemory::new(region, file.clone(), offset))
+    Ok(len)
 }
 
 fn damaged<T>(how: &str) -> Result<T> {

@@ -18,13 +18,20 @@ pub struct RingMemory {
     offset: u64,
     /// The producer will not use it again.
     left: AtomicBool,
+    ledger: Arc<Ledger>,
     made_in: u64,
 }
 
 impl RingMemory {
     /// A ring in `file`.
-    pub fn new(region: Region, file: Arc<OwnedFd>, offset: u64) -> RingMemory {
+    pub fn new(
+        region: Region,
+        file: Arc<OwnedFd>,
+        offset: u64,
+        ledger: Arc<Ledger>,
+    ) -> RingMemory {
         RingMemory {
+            ledger,
             region,
             file,
             offset,
@@ -52,7 +59,8 @@ impl RingMemory {
 
 impl Drop for RingMemory {
     fn drop(&mut self) {
-        if self.left.load(Ordering::Relaxed) && self.made_in == fork::generation() {
+        let kept = self.ledger.kept.load(Ordering::Relaxed);
+        if self.left.load(Ordering::Relaxed) && !kept && self.made_in == fork::generation() {
             memory::release(self.file.as_fd(), self.offset, self.region.len() as u64);
         }
     }
@@ -75,6 +83,8 @@ struct Spans {
 pub struct Ledger {
     spans: Lock<Spans>,
     open: AtomicUsize,
+    /// Somebody else has views into the rings: they are never given back.
+    kept: AtomicBool,
     header: Arc<Region>,
 }
 
@@ -84,6 +94,7 @@ impl Ledger {
         Ledger {
             spans: Lock::default(),
             open: AtomicUsize::new(0),
+            kept: AtomicBool::new(false),
             header,
         }
     }
@@ -139,9 +150,15 @@ impl Ledger {
         self.open.load(Ordering::Acquire) > 0
     }
 
-    /// What is held from now on concerns nobody else.
+    /// What is held no longer concerns the producer, which is told nothing more.
     pub fn end(&self) {
         self.spans.lock().ended = true;
+    }
+
+    /// The same, and the rings stay as they are for as long as the lane's memory exists.
+    pub fn keep(&self) {
+        self.end();
+        self.kept.store(true, Ordering::Relaxed);
     }
 }
 
@@ -191,7 +208,7 @@ impl Drop for Hold {
         if let Some(span) = spans
             .open
             .iter_mut()
-            .find(|(start, _)| *start == self.start)
+            .find(|(start, done)| *start == self.start && !done)
         {
             span.1 = true;
         }

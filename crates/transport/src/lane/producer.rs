@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
     ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY,
-    RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack, record_len,
+    PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack, record_len,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};
@@ -153,7 +153,10 @@ impl Producer {
     /// Bytes of memory that belong to the lane's rings at most.
     pub fn memory(&self) -> u64 {
         let overflow = match &self.home {
-            Some(home) => home.ring.ready as u64 + (self.tail - self.seen_head().max(home.left_at)),
+            Some(home) => {
+                home.ring.ready as u64
+                    + self.tail.saturating_sub(self.seen_head().max(home.left_at))
+            }
             None => self.ring.ready as u64,
         };
         HEADER_LEN as u64 + overflow
@@ -164,6 +167,19 @@ impl Producer {
         // One comes first, the consumer's addition or this: either it sees the flag, or we its addition.
         let taken = self.header.word(TAKEN).fetch_or(WAITER, Ordering::SeqCst) >> 1;
         self.sent.saturating_sub(taken) >= self.capacity
+    }
+
+    /// Makes room for a record with a body of `len` bytes, so that a [`Producer::send`] of it right afterwards
+    /// cannot fail for want of memory.
+    pub fn make_room(&mut self, len: usize) -> Result<Published> {
+        if len > MAX_BODY {
+            return Err(Error::kernel("layout", rustix::io::Errno::TOOBIG));
+        }
+        self.reserve(record_len(ALIGNMENT, len))?;
+        if self.pending == 0 {
+            return Ok(Published { ring: false });
+        }
+        self.publish(0)
     }
 
     /// Writes one record and publishes it. `fill` writes the body, of `len` bytes, and nothing is published
@@ -247,7 +263,7 @@ impl Producer {
             return self.reserve_in_overflow(room);
         }
         if self.ring.region.len() < home_len(room) {
-            return self.enter(home_len(room), FAREWELL, room);
+            return self.move_home(room);
         }
         let mut until = 0;
         loop {
@@ -312,11 +328,18 @@ impl Producer {
             && self.head == self.tail
             && self.head >= home.left_at
         {
-            if home.ring.region.len() >= home_len(room) {
+            let pinned = self.header.word(TAIL).load(Ordering::SeqCst) & PINNED != 0;
+            if home.ring.region.len() >= home_len(room) && !pinned {
                 return self.return_home(room);
             }
-            self.home = None;
-            return self.enter(home_len(room), FAREWELL, room);
+            let left = self.home.take();
+            self.move_home(room)?;
+            if let Some(home) = left.filter(|_| !pinned) {
+                // Nobody looks there any more.
+                memory::release(self.file.as_fd(), home.ring.offset, home.ring.len());
+            }
+            self.header.word(TAIL).fetch_and(!PINNED, Ordering::SeqCst);
+            return Ok(());
         }
         let at = (self.tail - self.ring.start) as usize;
         let needed = at + room + SWITCH_LEN;
@@ -329,6 +352,13 @@ impl Producer {
             return self.make_ready(room);
         }
         self.overflow_for(room)
+    }
+
+    /// Goes on in a fresh ring that is to be used over and over.
+    fn move_home(&mut self, room: usize) -> Result<()> {
+        budget::admit(self.tail - self.head, room as u64)?;
+        self.overflow = 0;
+        self.enter(home_len(room), FAREWELL, room)
     }
 
     /// Goes on in a fresh ring, used once.

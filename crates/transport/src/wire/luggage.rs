@@ -58,6 +58,12 @@ pub enum Incoming {
 
 /// Packs `sources` into a socket.
 pub fn write(sources: &[Outgoing<'_>]) -> Result<OwnedFd> {
+    if sources.len() > MOST_SOCKETS * PACKETS_A_SOCKET {
+        return Err(Error::TooManyHandles(format!(
+            "the receiver has {} connections, too many to move it; receive what they have sent first",
+            sources.len()
+        )));
+    }
     let mut next: Option<OwnedFd> = None;
     for chunk in sources.chunks(PACKETS_A_SOCKET).rev() {
         let (inlet, outlet) = socket::pair()?;

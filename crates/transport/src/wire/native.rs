@@ -5,7 +5,7 @@
 //!   magic u32 · flags u8 · version u8 · kind u8 · zero u8 · handles u32 · buffers u32 · chains u32 · zero u32
 //!   payload length u64 · body length u64 · stamp u64 · ticket u64 · zeroes
 //! body, behind the header or, if flagged, in a sealed memory file
-//!   a word for each handle: kind u8 · label u8 · extra u8 · slots u8 · capacity u32
+//!   a word for each handle: kind u8 · label u8 · extra u8 · occupied u8 · capacity u32
 //!   a word for each buffer: length << 1 | read-only, u64
 //!   payload
 //!   the buffers, each at a multiple of 64
@@ -95,8 +95,8 @@ pub struct Entry {
     pub label: u8,
     /// A second descriptor follows the first.
     pub extra: bool,
-    /// Of a sender that no other process has: packets that it may have in the socket; 255: others have it.
-    pub slots: u8,
+    /// Of a sender that no other process has: KiB that it may have in the socket; 255: others have it.
+    pub occupied: u8,
     /// Of a sender: the capacity of its channel; 0: unbounded.
     pub capacity: u32,
 }
@@ -109,7 +109,7 @@ impl Entry {
             self.kind as u8,
             self.label,
             self.extra.into(),
-            self.slots,
+            self.occupied,
             a,
             b,
             c,
@@ -133,7 +133,7 @@ impl Entry {
             kind,
             label: bytes[1],
             extra: bytes[2] == 1,
-            slots: bytes[3],
+            occupied: bytes[3],
             capacity: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
         })
     }
