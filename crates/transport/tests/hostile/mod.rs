@@ -49,7 +49,17 @@ pub fn contained(test: impl FnOnce() + Send + 'static) {
         if now.descriptors.len() <= before.descriptors.len() && now.mappings <= before.mappings {
             return;
         }
-        assert!(Instant::now() < until, "left behind: before {before:?}, now {now:?}");
+        if Instant::now() > until {
+            let new = now.descriptors.iter().filter(|name| !before.descriptors.contains(name));
+            let some: Vec<_> = new.take(10).collect();
+            panic!(
+                "left behind: {} descriptors and then {}, {} mappings and then {}; {some:?}",
+                before.descriptors.len(),
+                now.descriptors.len(),
+                before.mappings,
+                now.mappings,
+            );
+        }
         thread::sleep(Duration::from_millis(5));
     }
 }
