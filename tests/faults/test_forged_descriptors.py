@@ -116,7 +116,10 @@ BODY = b"a body in a file"
 def in_file(length: int, payload: int | None = None, handles: int = 0) -> bytes:
     """The header of a message whose body of that length is in a file."""
     return header(
-        flags=BODY_IN_FILE, handles=handles, payload=length - ENTRY.size * handles if payload is None else payload, body=length
+        flags=BODY_IN_FILE,
+        handles=handles,
+        payload=length - ENTRY.size * handles if payload is None else payload,
+        body=length,
     )
 
 

@@ -60,7 +60,10 @@ fn bells_without_end_at_a_socket() {
             })
             .collect();
         for _ in 0..20 {
-            assert!(matches!(victim.receiver.recv(moment()), Err(Error::TimedOut)));
+            assert!(matches!(
+                victim.receiver.recv(moment()),
+                Err(Error::TimedOut)
+            ));
         }
     });
 }
@@ -74,7 +77,10 @@ fn bells_without_end_at_a_lane() {
         let connection = descriptor::duplicate(lane.connection.as_fd()).unwrap();
         let _storm = Storm::new(move || drop(control::ring(connection.as_fd())));
         for _ in 0..5 {
-            assert!(matches!(victim.receiver.recv(moment()), Err(Error::TimedOut)));
+            assert!(matches!(
+                victim.receiver.recv(moment()),
+                Err(Error::TimedOut)
+            ));
         }
         victim.drain();
     });
@@ -111,7 +117,10 @@ impl Scarcity {
             .collect();
         let free = (0..).filter(|number| !open.contains(number));
         let limit = free.take(room as usize).last();
-        let scarce = Rlimit { current: limit, maximum: before.maximum };
+        let scarce = Rlimit {
+            current: limit,
+            maximum: before.maximum,
+        };
         setrlimit(Resource::Nofile, scarce).unwrap();
         Scarcity(before)
     }
@@ -152,7 +161,10 @@ fn more_senders_that_have_sent_once_and_gone_than_descriptors() {
         }
         let _scarcity = Scarcity::leaving(30);
         for _ in 0..200 {
-            assert_eq!(victim.receiver.recv(soon()).unwrap().payload(), b"last words");
+            assert_eq!(
+                victim.receiver.recv(soon()).unwrap().payload(),
+                b"last words"
+            );
         }
     });
 }
@@ -179,8 +191,16 @@ fn more_doors_than_anybody_needs() {
         let places: Vec<_> = (0..40).map(|_| open_door(&victim)).collect();
         assert_eq!(victim.drain().protocol_errors, 24);
         let connection = door::connect(places[0].as_fd()).unwrap();
-        socket::send(connection.as_fd(), &[IoSlice::new(&honest(b"by a door"))], &[]).unwrap();
-        assert_eq!(victim.receiver.recv(soon()).unwrap().payload(), b"by a door");
+        socket::send(
+            connection.as_fd(),
+            &[IoSlice::new(&honest(b"by a door"))],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(
+            victim.receiver.recv(soon()).unwrap().payload(),
+            b"by a door"
+        );
     });
 }
 
@@ -209,7 +229,14 @@ fn garbage_in_a_connection() {
         let place = open_door(&victim);
         let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
         victim.drain();
-        for packet in [&b""[..], b"x", &[0; 64], &[0xff; 4096], &header(PacketKind::Source), &header(PacketKind::Next)] {
+        for packet in [
+            &b""[..],
+            b"x",
+            &[0; 64],
+            &[0xff; 4096],
+            &header(PacketKind::Source),
+            &header(PacketKind::Next),
+        ] {
             for fds in [0, 1, 3, 253] {
                 let connection = door::connect(place.as_fd()).unwrap();
                 let fds = raw(&vec![&file; fds]);
@@ -227,7 +254,10 @@ fn a_packet_stolen_after_it_was_seen() {
         for end in [false, true] {
             let (peer, socket) = socket::pair().unwrap();
             let thief = descriptor::duplicate(socket.as_fd()).unwrap();
-            let victim = Victim { socket: peer, receiver: Receiver::from_socket(socket).unwrap() };
+            let victim = Victim {
+                socket: peer,
+                receiver: Receiver::from_socket(socket).unwrap(),
+            };
             let _place = open_door(&victim);
             let mut lane = Lane::new();
             lane.announce(&victim, &lane.place());
@@ -246,7 +276,10 @@ fn a_packet_stolen_after_it_was_seen() {
             lane.record(Kind::Plain, clock::now(), b"second");
             lane.publish();
             let outcome = receiver.recv(Deadline::after(Duration::from_secs(2)));
-            assert!(outcome.as_ref().is_ok_and(|m| m.payload() == b"second"), "{outcome:?}");
+            assert!(
+                outcome.as_ref().is_ok_and(|m| m.payload() == b"second"),
+                "{outcome:?}"
+            );
         }
     });
 }
@@ -304,23 +337,38 @@ fn luggage_that_is_damaged() {
             (vec![0; 4096], vec![&lane.theirs]),
             (honest(b"a message"), vec![]),
             (header(PacketKind::Door).to_vec(), vec![&lane.theirs]),
-            (header(PacketKind::Lane).to_vec(), vec![&lane.theirs, &lane.file]),
+            (
+                header(PacketKind::Lane).to_vec(),
+                vec![&lane.theirs, &lane.file],
+            ),
             (header(PacketKind::Source).to_vec(), vec![]),
-            (header(PacketKind::Source).to_vec(), vec![&lane.theirs, &lane.theirs]),
-            (header(PacketKind::Next).to_vec(), vec![&lane.theirs, &lane.theirs]),
+            (
+                header(PacketKind::Source).to_vec(),
+                vec![&lane.theirs, &lane.theirs],
+            ),
+            (
+                header(PacketKind::Next).to_vec(),
+                vec![&lane.theirs, &lane.theirs],
+            ),
             (with_place(PacketKind::Door), vec![&lane.theirs]),
             (with_place(PacketKind::Next), vec![&lane.theirs]),
             (with_place(PacketKind::Source), vec![&lane.theirs]),
             (with_place(PacketKind::Source), vec![&lane.theirs; 4]),
             (with_place(PacketKind::Source), vec![&lane.theirs; 253]),
-            ([with_place(PacketKind::Source), vec![0]].concat(), vec![&lane.theirs, &lane.file]),
+            (
+                [with_place(PacketKind::Source), vec![0]].concat(),
+                vec![&lane.theirs, &lane.file],
+            ),
         ];
         for (_, stranger) in &strangers {
             packets.push((header(PacketKind::Door).to_vec(), vec![stranger]));
             packets.push((header(PacketKind::Source).to_vec(), vec![stranger]));
             packets.push((header(PacketKind::Next).to_vec(), vec![stranger]));
             packets.push((with_place(PacketKind::Source), vec![stranger, &lane.file]));
-            packets.push((with_place(PacketKind::Source), vec![&lane.theirs, &lane.file, stranger]));
+            packets.push((
+                with_place(PacketKind::Source),
+                vec![&lane.theirs, &lane.file, stranger],
+            ));
         }
         for (packet, fds) in packets {
             let victim = Victim::new();
@@ -339,7 +387,10 @@ fn lanes_in_luggage_that_are_none_are_found_when_it_is_unpacked() {
         for (place, whole) in [(0u64, false), (4096, true)] {
             let victim = Victim::new();
             let mut lane = Lane::new();
-            let place = Place { offset: place, ..lane.place() };
+            let place = Place {
+                offset: place,
+                ..lane.place()
+            };
             let outgoing = luggage::Outgoing::Lane {
                 place,
                 file: lane.file.as_fd(),
@@ -353,10 +404,15 @@ fn lanes_in_luggage_that_are_none_are_found_when_it_is_unpacked() {
             lane.record(Kind::Plain, 0, b"in the lane");
             lane.publish();
             let mut message = victim.receiver.recv(soon()).unwrap();
-            let Some(Handle::Receiver(arrived)) = message.handles.pop().map(|received| received.handle) else {
+            let Some(Handle::Receiver(arrived)) =
+                message.handles.pop().map(|received| received.handle)
+            else {
                 panic!("no receiver");
             };
-            let inner = Victim { socket: sender, receiver: arrived };
+            let inner = Victim {
+                socket: sender,
+                receiver: arrived,
+            };
             let drained = inner.drain();
             let came = (drained.messages.len(), drained.protocol_errors);
             assert_eq!(came, if whole { (1, 0) } else { (0, 1) });

@@ -42,14 +42,49 @@ fn a_lane_made_by_hand_and_by_the_rules_is_read() {
 
 fn places(honest: Place, size: u64) -> Vec<(&'static str, Place)> {
     let mut all = Vec::new();
-    for offset in [0, 1, 4095, 4097, size, size - 4096, size + 4096, 1 << 63, u64::MAX - 4095, u64::MAX] {
+    for offset in [
+        0,
+        1,
+        4095,
+        4097,
+        size,
+        size - 4096,
+        size + 4096,
+        1 << 63,
+        u64::MAX - 4095,
+        u64::MAX,
+    ] {
         all.push(("offset", Place { offset, ..honest }));
     }
-    for len in [0, 1, 16, 4095, 4097, RING as u64 + 4096, 1 << 62, 1 << 63, u64::MAX - 4095, u64::MAX] {
+    for len in [
+        0,
+        1,
+        16,
+        4095,
+        4097,
+        RING as u64 + 4096,
+        1 << 62,
+        1 << 63,
+        u64::MAX - 4095,
+        u64::MAX,
+    ] {
         all.push(("len", Place { len, ..honest }));
     }
-    for (start, read) in [(1, 16), (0, 8), (16, 0), (u64::MAX, u64::MAX), (u64::MAX - 15, 0)] {
-        all.push(("start", Place { start, read, ..honest }));
+    for (start, read) in [
+        (1, 16),
+        (0, 8),
+        (16, 0),
+        (u64::MAX, u64::MAX),
+        (u64::MAX - 15, 0),
+    ] {
+        all.push((
+            "start",
+            Place {
+                start,
+                read,
+                ..honest
+            },
+        ));
     }
     all
 }
@@ -103,13 +138,24 @@ fn descriptors_that_no_announcement_should_bring() {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 control::send_place(victim.socket.as_fd(), PacketKind::Lane, &place, &fds).unwrap();
                 victim.refuses(what);
-                for kind in [PacketKind::Door, PacketKind::Link, PacketKind::Source, PacketKind::Next] {
+                for kind in [
+                    PacketKind::Door,
+                    PacketKind::Link,
+                    PacketKind::Source,
+                    PacketKind::Next,
+                ] {
                     victim.send_control(kind, &fds);
                     victim.refuses(what);
                 }
             }
         }
-        for kind in [PacketKind::Lane, PacketKind::Door, PacketKind::Link, PacketKind::Source, PacketKind::Next] {
+        for kind in [
+            PacketKind::Lane,
+            PacketKind::Door,
+            PacketKind::Link,
+            PacketKind::Source,
+            PacketKind::Next,
+        ] {
             victim.send_control(kind, &[]);
             victim.refuses("without any");
             victim.send_control(kind, &[lane.theirs.as_fd()]);
@@ -185,7 +231,10 @@ fn a_ring_larger_than_the_address_space() {
         let victim = Victim::new();
         let file = memory::create_growing("sparse").unwrap();
         memory::grow(file.as_fd(), 1 << 61).unwrap();
-        let place = Place { len: 1 << 60, ..Lane::new().place() };
+        let place = Place {
+            len: 1 << 60,
+            ..Lane::new().place()
+        };
         announce_file(&victim, &file, &place);
         victim.refuses("a ring of 2^60 bytes");
     });
@@ -193,7 +242,10 @@ fn a_ring_larger_than_the_address_space() {
 
 fn address_space() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmSize:"))
+        .unwrap();
     let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kilobytes << 10
 }
@@ -205,7 +257,10 @@ fn a_ring_of_holes_as_large_as_half_the_address_space_is_not_mapped() {
         let victim = Victim::new();
         let file = memory::create_growing("sparse").unwrap();
         memory::grow(file.as_fd(), 1 << 46).unwrap();
-        let place = Place { len: 1 << 45, ..Lane::new().place() };
+        let place = Place {
+            len: 1 << 45,
+            ..Lane::new().place()
+        };
         let before = address_space();
         announce_file(&victim, &file, &place);
         victim.drain();
@@ -278,7 +333,10 @@ fn words_of_the_header_page_that_the_receiver_never_asked_for() {
     contained(|| {
         let victim = Victim::new();
         let mut lane = Lane::new();
-        let place = Place { bounded: true, ..lane.place() };
+        let place = Place {
+            bounded: true,
+            ..lane.place()
+        };
         lane.announce(&victim, &place);
         for round in 0..200u64 {
             lane.set(layout::SENT, round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -442,7 +500,13 @@ fn a_place_at_the_end_of_all_numbers() {
         let end = u64::MAX - 15;
         for (start, read, taken) in [(end, end, 0), (0, end, 0), (0, 0, u64::MAX)] {
             let mut lane = Lane::new();
-            let place = Place { start, read, taken, bounded: true, ..lane.place() };
+            let place = Place {
+                start,
+                read,
+                taken,
+                bounded: true,
+                ..lane.place()
+            };
             lane.announce(&victim, &place);
             let at = ((read - start) % RING as u64) as usize;
             for record in 0..3 {
@@ -477,7 +541,11 @@ fn framed_records_with_forged_headers() {
     contained(|| {
         let body = [0u8; 64];
         let good = framed(0, 64, 0, &body);
-        let mut forgeries = vec![good[..63].to_vec(), good[..good.len() - 1].to_vec(), Vec::new()];
+        let mut forgeries = vec![
+            good[..63].to_vec(),
+            good[..good.len() - 1].to_vec(),
+            Vec::new(),
+        ];
         for at in (0..40).chain(48..64) {
             for value in [1, 0x7f, 0xff] {
                 let mut forged = good.clone();
@@ -495,8 +563,15 @@ fn framed_records_with_forged_headers() {
             lane.record(Kind::Plain, 0, b"next");
             lane.publish();
             let drained = victim.drain();
-            assert_eq!(drained.messages.last().map(Vec::as_slice), Some(&b"next"[..]), "{forged:?}");
-            assert!(drained.messages.len() + drained.protocol_errors == 2, "{drained:?}");
+            assert_eq!(
+                drained.messages.last().map(Vec::as_slice),
+                Some(&b"next"[..]),
+                "{forged:?}"
+            );
+            assert!(
+                drained.messages.len() + drained.protocol_errors == 2,
+                "{drained:?}"
+            );
         }
     });
 }
@@ -529,9 +604,22 @@ fn large_bodies_without_pages() {
 fn sparse_lane(file: &OwnedFd, victim: &Victim, len: u64) -> Lane {
     let (connection, theirs) = socket::duplex_pair().unwrap();
     let file = ipc_channel_transport::os::descriptor::duplicate(file.as_fd()).unwrap();
-    let memory = ipc_channel_transport::os::shared::Region::map(file.as_fd(), 0, 4096 + RING).unwrap();
-    let lane = Lane { file, memory, connection, theirs, written: 0 };
-    lane.announce(victim, &Place { len, ..lane.place() });
+    let memory =
+        ipc_channel_transport::os::shared::Region::map(file.as_fd(), 0, 4096 + RING).unwrap();
+    let lane = Lane {
+        file,
+        memory,
+        connection,
+        theirs,
+        written: 0,
+    };
+    lane.announce(
+        victim,
+        &Place {
+            len,
+            ..lane.place()
+        },
+    );
     lane
 }
 
@@ -647,11 +735,19 @@ fn links_that_are_something_else() {
             let victim = Victim::new();
             let mut lane = Lane::new();
             lane.announce(&victim, &lane.place());
-            control::send(lane.connection.as_fd(), PacketKind::Link, &[stranger.as_fd()]).unwrap();
+            control::send(
+                lane.connection.as_fd(),
+                PacketKind::Link,
+                &[stranger.as_fd()],
+            )
+            .unwrap();
             lane.record(Kind::Framed, 0, &file_record(1, 1));
             lane.publish();
             let drained = victim.drain();
-            assert!(drained.messages.is_empty() && drained.protocol_errors > 0, "{what}");
+            assert!(
+                drained.messages.is_empty() && drained.protocol_errors > 0,
+                "{what}"
+            );
         }
     });
 }
@@ -666,9 +762,20 @@ fn a_second_link_a_second_lane_and_messages_beside_a_lane() {
         control::send(lane.connection.as_fd(), PacketKind::Link, &[outlet.as_fd()]).unwrap();
         victim.refuses("a second link");
         let place = lane.place();
-        control::send_place(lane.connection.as_fd(), PacketKind::Lane, &place, &[lane.file.as_fd()]).unwrap();
+        control::send_place(
+            lane.connection.as_fd(),
+            PacketKind::Lane,
+            &place,
+            &[lane.file.as_fd()],
+        )
+        .unwrap();
         victim.refuses("a second lane");
-        socket::send(lane.connection.as_fd(), &[std::io::IoSlice::new(&honest(b"beside"))], &[]).unwrap();
+        socket::send(
+            lane.connection.as_fd(),
+            &[std::io::IoSlice::new(&honest(b"beside"))],
+            &[],
+        )
+        .unwrap();
         victim.refuses("a message beside the lane");
     });
 }
@@ -697,7 +804,8 @@ fn scribble(lane: &Lane, seed: u64) -> Storm {
     let file = ipc_channel_transport::os::descriptor::duplicate(lane.file.as_fd()).unwrap();
     let len = lane.memory.len();
     let memory = ipc_channel_transport::os::shared::Region::map(file.as_fd(), 0, len).unwrap();
-    let connection = ipc_channel_transport::os::descriptor::duplicate(lane.connection.as_fd()).unwrap();
+    let connection =
+        ipc_channel_transport::os::descriptor::duplicate(lane.connection.as_fd()).unwrap();
     let mut state = seed | 1;
     let mut next = move || {
         state ^= state << 13;
@@ -707,20 +815,29 @@ fn scribble(lane: &Lane, seed: u64) -> Storm {
     };
     Storm::new(move || {
         for _ in 0..64 {
-            let (at, value) = (next() as usize % len & !7, next());
+            let (at, value) = (next() as usize % len / 8 * 8, next());
             // Half of the words look like records of some kind, or the beginning of a header.
             let value = match value % 8 {
-                0..3 => (value >> 8) % 4 + 1 << 56 | (value >> 16) % 256 << 48 | (value >> 24) % 70_000,
+                0..3 => {
+                    (((value >> 8) % 4 + 1) << 56)
+                        | (((value >> 16) % 256) << 48)
+                        | ((value >> 24) % 70_000)
+                }
                 3 => pack(Kind::Switch, (value >> 16) as usize % 32 * 8, 32),
                 4 => u64::from_le_bytes(*b"ipcN\0\x02\0\0"),
-                5 => value % (RING as u64) & !4095,
+                5 => value % (RING as u64) / 4096 * 4096,
                 _ => value,
             };
-            memory.word(at).store(value, std::sync::atomic::Ordering::Relaxed);
+            memory
+                .word(at)
+                .store(value, std::sync::atomic::Ordering::Relaxed);
         }
         let words = [layout::TAIL, layout::HEAD, layout::TAKEN];
         let place = words[next() as usize % 3];
-        memory.word(place).store(next() % (1 << (next() % 64)), std::sync::atomic::Ordering::Relaxed);
+        memory.word(place).store(
+            next() % (1 << (next() % 64)),
+            std::sync::atomic::Ordering::Relaxed,
+        );
         let _ = control::ring(connection.as_fd());
     })
 }
@@ -731,7 +848,11 @@ fn a_lane_that_is_scribbled_over_while_it_is_read() {
         for seed in 0..40u64 {
             let victim = Victim::new();
             let mut lane = Lane::with_rings(4);
-            let place = Place { bounded: seed % 2 == 0, pinned: seed % 3 == 0, ..lane.place() };
+            let place = Place {
+                bounded: seed % 2 == 0,
+                pinned: seed % 3 == 0,
+                ..lane.place()
+            };
             lane.announce(&victim, &place);
             while lane.written < RING as u64 - 2000 {
                 lane.record(Kind::Plain, 0, &vec![7; lane.written as usize % 1500]);

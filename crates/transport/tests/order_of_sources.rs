@@ -8,11 +8,11 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
 use hostile::{Lane, Victim, contained, honest, soon};
+use ipc_channel_transport::door;
 use ipc_channel_transport::lane::layout::Kind;
 use ipc_channel_transport::os::{clock, socket};
 use ipc_channel_transport::wire::control;
 use ipc_channel_transport::wire::native::PacketKind;
-use ipc_channel_transport::door;
 
 fn send(socket: &OwnedFd, payload: &[u8]) {
     let mut packet = honest(payload);
@@ -62,7 +62,13 @@ fn what_is_in_a_lane_announced_behind_a_door_goes_before_what_was_sent_later() {
         victim.drain();
         let connection = door::connect(place.as_fd()).unwrap();
         let mut lane = Lane::new();
-        control::send_place(connection.as_fd(), PacketKind::Lane, &lane.place(), &[lane.file.as_fd()]).unwrap();
+        control::send_place(
+            connection.as_fd(),
+            PacketKind::Lane,
+            &lane.place(),
+            &[lane.file.as_fd()],
+        )
+        .unwrap();
         lane.record(Kind::Plain, clock::now(), b"first");
         lane.publish();
         control::ring(connection.as_fd()).unwrap();

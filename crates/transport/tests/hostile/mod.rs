@@ -39,7 +39,10 @@ pub fn contained(test: impl FnOnce() + Send + 'static) {
         drop(over);
     });
     let outcome = wait.recv_timeout(PATIENCE);
-    assert!(outcome != Err(mpsc::RecvTimeoutError::Timeout), "a call hangs");
+    assert!(
+        outcome != Err(mpsc::RecvTimeoutError::Timeout),
+        "a call hangs"
+    );
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
@@ -50,7 +53,10 @@ pub fn contained(test: impl FnOnce() + Send + 'static) {
             return;
         }
         if Instant::now() > until {
-            let new = now.descriptors.iter().filter(|name| !before.descriptors.contains(name));
+            let new = now
+                .descriptors
+                .iter()
+                .filter(|name| !before.descriptors.contains(name));
             let some: Vec<_> = new.take(10).collect();
             panic!(
                 "left behind: {} descriptors and then {}, {} mappings and then {}; {some:?}",
@@ -102,7 +108,10 @@ impl Storm {
                 gust();
             }
         });
-        Storm { stop, thread: Some(thread) }
+        Storm {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -130,7 +139,10 @@ pub struct Drained {
 impl Victim {
     pub fn new() -> Victim {
         let (socket, receiver) = socket::pair().unwrap();
-        Victim { socket, receiver: Receiver::from_socket(receiver).unwrap() }
+        Victim {
+            socket,
+            receiver: Receiver::from_socket(receiver).unwrap(),
+        }
     }
 
     pub fn send(&self, packet: &[u8], fds: &[RawFd]) {
@@ -173,7 +185,9 @@ impl Victim {
 /// A message, read whole.
 pub fn read(message: &Message) -> Vec<u8> {
     for (place, _) in &message.buffers {
-        message.body.copy_out(place.start, &mut vec![0; place.len()]);
+        message
+            .body
+            .copy_out(place.start, &mut vec![0; place.len()]);
     }
     message.payload()
 }
@@ -225,7 +239,13 @@ impl Lane {
         memory::allocate(file.as_fd(), 0, size as u64).unwrap();
         let memory = Region::map(file.as_fd(), 0, size).unwrap();
         let (connection, theirs) = socket::duplex_pair().unwrap();
-        Lane { file, memory, connection, theirs, written: 0 }
+        Lane {
+            file,
+            memory,
+            connection,
+            theirs,
+            written: 0,
+        }
     }
 
     /// Where an honest peer would let the receiver begin.
@@ -262,7 +282,12 @@ impl Lane {
 
     /// Writes an honest record behind the last one.
     pub fn record(&mut self, kind: Kind, stamp: u64, body: &[u8]) {
-        self.put(self.written as usize % RING, layout::pack(kind, 0, body.len()), stamp, body);
+        self.put(
+            self.written as usize % RING,
+            layout::pack(kind, 0, body.len()),
+            stamp,
+            body,
+        );
         self.written += layout::record_len(0, body.len()) as u64;
     }
 
@@ -301,14 +326,20 @@ impl HostileReceiver {
         let socket = receiver.end().socket().unwrap();
         loop {
             let mut packet = [0; 256];
-            let Peeked::Packet { fds, .. } = socket::peek(socket.as_fd(), &mut packet).unwrap() else {
+            let Peeked::Packet { fds, .. } = socket::peek(socket.as_fd(), &mut packet).unwrap()
+            else {
                 panic!("the sender has no lane");
             };
             socket::discard(socket.as_fd()).unwrap();
             if Header::read(&packet[..HEADER_LEN]).unwrap().kind == PacketKind::Lane {
                 let [connection, file] = <[OwnedFd; 2]>::try_from(fds).unwrap();
                 let header = Region::map(file.as_fd(), 0, layout::HEADER_LEN).unwrap();
-                return HostileReceiver { header, file, connection, _receiver: receiver };
+                return HostileReceiver {
+                    header,
+                    file,
+                    connection,
+                    _receiver: receiver,
+                };
             }
         }
     }
@@ -319,7 +350,10 @@ impl HostileReceiver {
 }
 
 pub fn send(sender: &Sender, payload: &[u8], deadline: Deadline) -> Result<(), Error> {
-    let outgoing = Outgoing::new(&Parcel { payload, ..Parcel::default() })?;
+    let outgoing = Outgoing::new(&Parcel {
+        payload,
+        ..Parcel::default()
+    })?;
     sender.publish(&outgoing, deadline)?;
     outgoing.delivered();
     Ok(())
