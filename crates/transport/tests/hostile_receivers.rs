@@ -21,7 +21,7 @@ use ipc_channel_transport::{Deadline, Error, Handle, Sender, channel, door};
 use proptest::prelude::*;
 
 fn moment() -> Deadline {
-    Deadline::after(Duration::from_millis(100))
+    Deadline::after(Duration::from_millis(5))
 }
 
 /// Enough for rings to be used up, entered and left.
