@@ -13,7 +13,6 @@ import queue
 import resource
 import signal
 import socket
-import struct
 import threading
 import time
 from typing import Any
@@ -24,6 +23,7 @@ import ipc_channel as ipc
 from tests.conformance.carrying import carry
 from tests.conformance.implementations import DATA, PARCELS, Implementation
 from tests.conformance.patterns import BIG, pattern
+from tests.faults.forging import FILE, header, honest, with_handles
 from tests.support.packets import raw_client, send_packet, socket_of
 from tests.support.start_methods import run, start
 
@@ -240,7 +240,7 @@ def test_a_message_that_cannot_be_decoded_does_not_end_a_router(form: type | Non
     sender, receiver = ipc.channel(form) if form else ipc.channel()
     with ipc.Router(on_error=errors.put) as router, sender, socket_of(sender) as raw:
         router.add_route(receiver, came.put)
-        send_packet(raw, struct.pack("<4sBBHIIIIQQ", b"ipcN", 0, 1, 0, 0, 0, 0, 0, 1, 1) + b"\xc1")
+        send_packet(raw, honest(b"\xc1"))
         sender.send(7)
         assert came.get(timeout=20) == 7
         assert isinstance(errors.get(timeout=20), ipc.DecodeError)
@@ -450,9 +450,7 @@ def test_an_index_out_of_range_is_an_error_for_itself(index: int) -> None:
     sender, receiver = ipc.channel(ipc.Fd)
     with sender, receiver, socket_of(sender) as raw, open("/dev/null") as null:
         payload = b"\xd6\x49" + index.to_bytes(4, "big")
-        body = bytes([3, 0, 0, 0]) + payload
-        head = struct.pack("<4sBBHIIIIQQ", b"ipcN", 0, 1, 0, 1, 0, 0, 0, len(payload), len(body))
-        send_packet(raw, head + body, [null.fileno()])
+        send_packet(raw, with_handles([FILE], payload=payload), [null.fileno()])
         sender.send(ipc.Fd(null))
         with pytest.raises(ipc.DecodeError):
             receiver.recv(20)
@@ -464,7 +462,7 @@ def test_a_forged_length_is_an_error_for_itself(implementation: Implementation, 
     sender, receiver = implementation.make_channel(DATA)
     with sender, receiver, socket_of(sender) as raw:
         for payload, body in ((length, 5), (5, length), (length, length)):
-            send_packet(raw, struct.pack("<4sBBHIIIIQQ", b"ipcN", 0, 1, 0, 0, 0, 0, 0, payload, body) + b"hello")
+            send_packet(raw, header(payload=payload, body=body) + b"hello")
             with pytest.raises(ipc.ProtocolError):
                 receiver.recv(20)
         sender.send(b"next")
