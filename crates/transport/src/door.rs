@@ -7,8 +7,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SocketAddrUnix, SocketFlags};
 
 use crate::error::{Error, Result};
 use crate::os::{place, socket};
@@ -22,6 +23,24 @@ pub fn make() -> Result<(OwnedFd, OwnedFd)> {
     let place = place::bind_privately(&listening, &place::random()?)?;
     rustix::net::listen(&listening, BACKLOG).map_err(|e| Error::kernel("listen", e))?;
     Ok((listening, place))
+}
+
+/// The next connection, or None. Never waits: a peer that has made the listening socket a waiting one gets
+/// [`Error::Protocol`].
+pub fn accept(listening: &OwnedFd) -> Result<Option<OwnedFd>> {
+    loop {
+        let waits = rustix::fs::fcntl_getfl(listening)
+            .is_ok_and(|flags| !flags.contains(OFlags::NONBLOCK));
+        if waits {
+            return Err(Error::Protocol("the door of this channel was tampered with".into()));
+        }
+        match rustix::net::accept_with(listening, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(Errno::AGAIN | Errno::INVAL) => return Ok(None),
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(e) => return Err(Error::kernel("accept", e)),
+        }
+    }
 }
 
 /// A connection to whoever listens. Never waits.
@@ -41,7 +60,12 @@ pub fn connect(door: BorrowedFd<'_>) -> Result<OwnedFd> {
                 ));
             }
             Err(Errno::CONNREFUSED | Errno::NOENT) => return Err(Error::ReceiverGone),
-            Err(e) => return Err(Error::kernel("connect", e)),
+            Err(Errno::MFILE) => return Err(Error::kernel("connect", Errno::MFILE)),
+            Err(_) => {
+                return Err(Error::Protocol(
+                    "this sender came with a door that does not lead to its receiver".into(),
+                ));
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::os::socket::{self, Peeked, Sent};
 
 /// A socket holds 278 small packets.
 const PACKETS_A_SOCKET: u32 = 128;
+const MOST_HOPS: u32 = 16;
 /// In the place of a ticket: the one descriptor is the next socket.
 const NEXT: u64 = u64::MAX;
 
@@ -96,7 +97,8 @@ impl LinkReader {
     /// Duplicates of the descriptors with that ticket, which stay until [`LinkReader::discard`].
     /// [`Error::TooManyHandles`] if this process has no room for them.
     pub fn peek(&mut self, ticket: u64) -> Result<Vec<OwnedFd>> {
-        // An honest sender leaves few packets behind that nobody needs.
+        // An honest sender leaves few packets behind that nobody needs, and few sockets to follow.
+        let mut hops = 0;
         for _ in 0..1 << 16 {
             let mut word = [0; 8];
             match socket::peek(self.socket.as_fd(), &mut word)? {
@@ -113,14 +115,22 @@ impl LinkReader {
                     )));
                 }
                 Peeked::Packet { len: 8, fds, .. } => match u64::from_le_bytes(word) {
-                    NEXT => self.follow(fds)?,
-                    found if found == ticket => return Ok(fds),
-                    found => {
-                        descriptor::close_unknown(fds);
-                        if found > ticket {
+                    NEXT => {
+                        hops += 1;
+                        self.follow(fds)?;
+                        if hops > MOST_HOPS {
                             return damaged();
                         }
+                    }
+                    found if found == ticket => return Ok(fds),
+                    found if found > ticket => {
+                        descriptor::close_unknown(fds);
+                        return damaged();
+                    }
+                    _ => {
+                        // Off the queue first, so that ours are the last ones.
                         socket::discard(self.socket.as_fd())?;
+                        descriptor::close_unknown(fds);
                     }
                 },
                 Peeked::Packet { fds, .. } => {

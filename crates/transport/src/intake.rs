@@ -30,9 +30,7 @@ use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use rustix::io::Errno;
-use rustix::net::SocketFlags;
-
+use crate::door;
 use crate::end::{End, Gone, Hint, Resident};
 use crate::error::{Error, Result};
 use crate::fd_link::LinkReader;
@@ -53,6 +51,8 @@ const LARGE: usize = 64 << 10;
 /// Announcements, bells and connections taken in one look: whoever floods us with them gets no more.
 const WORK_A_LOOK: usize = 8192;
 const MOST_DOORS: usize = 16;
+/// Packets; a socket of the usual size holds 278.
+const MOST_IN_A_QUEUE: u32 = 1024;
 
 const PRIMARY: u64 = 0;
 const DOORS: u64 = 1;
@@ -122,6 +122,10 @@ struct Source {
     awake: bool,
     /// The producer waits for room and has not been rung for yet.
     owed: bool,
+    /// What lies beyond was not there at the last look: how far the lane was.
+    seen: u64,
+    /// Packets taken from the connection since the last look.
+    since: u32,
 }
 
 /// More than the socket.
@@ -132,7 +136,11 @@ struct Many {
     /// The stream has ended.
     over: bool,
     primary_queued: bool,
+    /// Packets taken from the socket since the last look.
+    primary_since: u32,
     doors: Vec<OwnedFd>,
+    /// A door has been announced and not yet been looked at.
+    new_door: bool,
     /// Accepted, and not yet among the sources for want of the kernel's memory.
     stranded: Vec<OwnedFd>,
     sources: Vec<Option<Source>>,
@@ -352,7 +360,7 @@ impl Intake {
         lanes
             .filter_map(|source| source.lane.as_ref())
             .fold((0, 0), |(count, bytes), lane| {
-                (count + 1, bytes + lane.backlog())
+                (count + 1, bytes.saturating_add(lane.backlog()))
             })
     }
 }
@@ -485,10 +493,16 @@ impl State {
                     None => Ok(None),
                 },
             };
+            // Another holder of the socket may have taken what was seen there.
+            let stolen = matches!(outcome, Err(Error::Empty | Error::Disconnected))
+                && !matches!(next, Next::Lane(..));
             if let Some(many) = &mut self.many
-                && matches!(outcome, Ok(_) | Err(Error::Protocol(_)))
+                && (stolen || matches!(outcome, Ok(_) | Err(Error::Protocol(_))))
             {
                 many.taken(&next);
+                if stolen {
+                    continue;
+                }
             }
             if let Some(taken) = outcome? {
                 return Ok(taken);
@@ -523,7 +537,7 @@ impl State {
         if !self.packed.is_empty() {
             self.unpack()?;
         }
-        loop {
+        for _ in 0..WORK_A_LOOK {
             let primary = match &self.primary {
                 Some(primary) => primary.clone(),
                 None => return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed))),
@@ -543,6 +557,7 @@ impl State {
                 }
             }
         }
+        Err(Error::Empty)
     }
 
     fn become_many(&mut self) -> Result<&mut Many> {
@@ -578,6 +593,12 @@ impl State {
     }
 }
 
+/// The stamp of a message. One that was not there when the horizon was looked for is of after that, whatever its
+/// sender says: it had not been sent then.
+fn not_before(new: bool, horizon: u64, stamp: u64) -> u64 {
+    if new { stamp.max(horizon + 1) } else { stamp }
+}
+
 /// What is first in a queue.
 enum First {
     Nothing,
@@ -591,30 +612,53 @@ enum First {
 }
 
 fn first_packet(socket: BorrowedFd<'_>, beginning: &mut [u8; HEADER_LEN]) -> Result<First> {
-    let len = loop {
-        if let Some(len) = socket::peek_bytes(socket, beginning)? {
-            break len;
-        }
-        match socket::peek(socket, &mut [0; 1])? {
-            Peeked::Nothing => return Ok(First::Nothing),
-            Peeked::End => return Ok(First::End),
+    let Some((len, beside)) = socket::peek_bytes(socket, beginning)? else {
+        return Ok(match socket::peek(socket, &mut [0; 1])? {
+            Peeked::Nothing => First::Nothing,
+            Peeked::End => First::End,
             Peeked::Packet { len, fds, .. } => {
                 descriptor::close_unknown(fds);
-                if len == 0 {
-                    return Ok(First::Damaged);
+                if len > 0 {
+                    // It has come between the two looks.
+                    return first_packet_again(socket, beginning);
                 }
-                // It came between the two looks.
+                First::Damaged
             }
-        }
+        });
     };
     if len == BELL.len() && beginning[0] == BELL[0] {
-        return Ok(First::Bell);
+        return Ok(if beside { First::Damaged } else { First::Bell });
     }
     Ok(match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
         Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
         Some(Ok(_)) => First::Control,
         _ => First::Damaged,
     })
+}
+
+fn first_packet_again(
+    socket: BorrowedFd<'_>,
+    beginning: &mut [u8; HEADER_LEN],
+) -> Result<First> {
+    Ok(match socket::peek_bytes(socket, beginning)? {
+        Some((1, false)) if beginning[0] == BELL[0] => First::Bell,
+        Some((len, _)) => match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+            Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
+            Some(Ok(_)) => First::Control,
+            _ => First::Damaged,
+        },
+        // Somebody else has a duplicate of the socket and plays with it.
+        None => First::Nothing,
+    })
+}
+
+/// Takes a packet that is good for nothing off a queue. What comes with it goes to `leftovers`: closing it may
+/// take as long as its sender likes.
+fn throw_away(socket: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<()> {
+    if let Peeked::Packet { mut fds, .. } = socket::peek(socket, &mut [0; 1])? {
+        leftovers.fds.append(&mut fds);
+    }
+    socket::discard(socket)
 }
 
 /// Takes the message at the head of a queue; None if it is something else.
@@ -681,6 +725,8 @@ impl Source {
             queued: false,
             awake: false,
             owed: false,
+            seen: u64::MAX,
+            since: 0,
         }
     }
 
@@ -744,8 +790,11 @@ fn framed(
     let mut beginning = [0; HEADER_LEN];
     lane.copy_out(record, &mut beginning);
     let header = Header::read(&beginning)?;
-    if header.body_len() != record.len - HEADER_LEN {
-        return forged("is not as long as it says");
+    if header.body_len() != record.len - HEADER_LEN || !header.fits_a_lane() {
+        return forged("is not what it says");
+    }
+    if record.len >= LARGE && !lane.is_whole(record) {
+        return forged("has a body that its sender has no memory for");
     }
     let mut tables = vec![0; header.tables_len()?];
     lane.copy_out_from(record, HEADER_LEN, &mut tables);
@@ -760,9 +809,6 @@ fn framed(
         lane.copy_out_from(record, HEADER_LEN, &mut bytes);
         Body::Inline(bytes)
     } else {
-        if !lane.is_whole(record) {
-            return forged("has a body that its sender has no memory for");
-        }
         let hold = lane.hold(record, HEADER_LEN);
         Body::Placed(Arc::new(Placed::Lane(hold)))
     };
@@ -774,26 +820,25 @@ fn framed(
     message
 }
 
-/// The announcement at the head of a queue, and its descriptors, `most` at most.
-fn announced(socket: BorrowedFd<'_>, most: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+/// The announcement at the head of a queue, and its descriptors.
+fn announced(
+    socket: BorrowedFd<'_>,
+    leftovers: &mut Leftovers,
+) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut packet = [0; HEADER_LEN + control::PLACE_LEN];
     match socket::peek(socket, &mut packet)? {
         Peeked::Packet {
-            fds,
+            mut fds,
             fds_missing: true,
             ..
         } => {
             let came = fds.len();
-            descriptor::close_unknown(fds);
+            leftovers.fds.append(&mut fds);
             Err(no_room(came))
         }
-        Peeked::Packet { len, fds, .. } => match packet.get(..len) {
-            Some(packet) if fds.len() <= most => Ok((packet.to_vec(), fds)),
-            _ => {
-                descriptor::close_unknown(fds);
-                Ok((Vec::new(), Vec::new()))
-            }
-        },
+        Peeked::Packet { len, fds, .. } => {
+            Ok((packet.get(..len).unwrap_or_default().to_vec(), fds))
+        }
         _ => Ok((Vec::new(), Vec::new())),
     }
 }
@@ -805,7 +850,9 @@ impl Many {
             primary_ended: false,
             over: false,
             primary_queued: false,
+            primary_since: 0,
             doors: Vec::new(),
+            new_door: false,
             stranded: Vec::new(),
             sources: Vec::new(),
             free: Vec::new(),
@@ -901,7 +948,9 @@ impl Many {
             self.poll.remove(source.connection.as_fd());
         }
         self.live -= 1;
-        self.awake.retain(|other| *other != index);
+        if source.awake {
+            self.awake.retain(|other| *other != index);
+        }
         let token = FIRST_SOURCE + index as u64;
         if source.queued {
             self.heads.retain(|Reverse((_, other))| *other != token);
@@ -1009,6 +1058,9 @@ impl Many {
                 return Err(error);
             }
         }
+        if self.new_door {
+            self.open_doors(primary, &mut work, leftovers)?;
+        }
         self.refresh_lanes(leftovers)?;
         if let Some(next) = self.earliest(self.horizon, leftovers)? {
             return Ok(next);
@@ -1026,7 +1078,7 @@ impl Many {
                 return Err(error);
             }
             self.refresh_lanes(leftovers)?;
-            self.horizon = now;
+            self.begin_batch(now);
             if let Some(next) = self.earliest(now, leftovers)? {
                 return Ok(next);
             }
@@ -1049,6 +1101,19 @@ impl Many {
             return Err(Error::Disconnected);
         }
         Err(Error::Empty)
+    }
+
+    /// Everything that is there now belongs to one batch, and what comes later to the next: nobody whose stamps
+    /// lie in the past can keep the others waiting for longer.
+    fn begin_batch(&mut self, now: u64) {
+        self.horizon = now;
+        self.primary_since = 0;
+        for source in self.sources.iter_mut().flatten() {
+            source.since = 0;
+            if let Some(lane) = &source.lane {
+                source.seen = lane.seen();
+            }
+        }
     }
 
     /// The message with the earliest stamp, if that is not after `limit`.
@@ -1109,7 +1174,9 @@ impl Many {
                 Ok(Some(record)) => {
                     source.queued = true;
                     let token = FIRST_SOURCE + index as u64;
-                    self.heads.push(Reverse((record.stamp, token)));
+                    let new = lane.position() >= source.seen;
+                    let stamp = not_before(new, self.horizon, record.stamp);
+                    self.heads.push(Reverse((stamp, token)));
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -1163,7 +1230,7 @@ impl Many {
                     break;
                 }
             }
-            if outcome.is_ok() && ready.contains(&DOORS) {
+            if outcome.is_ok() && (ready.contains(&DOORS) || self.new_door) {
                 outcome = self.open_doors(primary, &mut work, leftovers);
             }
             if outcome.is_ok() && self.primary_ended {
@@ -1223,7 +1290,7 @@ impl Many {
                 First::Control => self.announcement(socket, index, leftovers)?,
                 First::Message(_) | First::Damaged if self.has_lane(index) => {
                     // After its lane nothing else comes by a connection.
-                    socket::discard(socket)?;
+                    throw_away(socket, leftovers)?;
                     if let Some(index) = index {
                         self.remove(index, leftovers);
                     }
@@ -1267,18 +1334,22 @@ impl Many {
     }
 
     fn queue(&mut self, index: Option<usize>, stamp: u64) {
-        let token = match index {
+        let (token, since) = match index {
             None => {
                 self.primary_queued = true;
-                PRIMARY
+                (PRIMARY, &mut self.primary_since)
             }
             Some(index) => {
-                if let Some(Some(source)) = self.sources.get_mut(index) {
-                    source.queued = true;
-                }
-                FIRST_SOURCE + index as u64
+                let Some(Some(source)) = self.sources.get_mut(index) else {
+                    return;
+                };
+                source.queued = true;
+                (FIRST_SOURCE + index as u64, &mut source.since)
             }
         };
+        *since += 1;
+        // More than a queue holds: it has come since the last look.
+        let stamp = not_before(*since > MOST_IN_A_QUEUE, self.horizon, stamp);
         self.heads.push(Reverse((stamp, token)));
     }
 
@@ -1289,7 +1360,7 @@ impl Many {
         index: Option<usize>,
         leftovers: &mut Leftovers,
     ) -> Result<()> {
-        let (packet, mut fds) = announced(socket, 2)?;
+        let (packet, mut fds) = announced(socket, leftovers)?;
         let outcome = self.act_on(&packet, index, &mut fds);
         leftovers.fds.append(&mut fds);
         if matches!(outcome, Ok(()) | Err(Error::Protocol(_))) {
@@ -1311,6 +1382,7 @@ impl Many {
                 descriptor::check_listening_socket(door.as_fd())?;
                 self.poll.add(door.as_fd(), DOORS, Interest::Readable)?;
                 self.doors.extend(fds.pop());
+                self.new_door = true;
                 self.alone = None;
                 Ok(())
             }
@@ -1356,18 +1428,21 @@ impl Many {
         while let Some(connection) = self.stranded.pop() {
             self.let_in(connection, primary, work, leftovers)?;
         }
+        self.new_door = false;
         for place in 0..self.doors.len() {
             while *work > 0 {
                 *work -= 1;
-                let Some(door) = self.doors.get(place) else {
-                    break;
-                };
-                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                match rustix::net::accept_with(door, flags) {
-                    Ok(connection) => self.let_in(connection, primary, work, leftovers)?,
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR | Errno::CONNABORTED) => {}
-                    Err(e) => return Err(Error::kernel("accept", e)),
+                let Some(door) = self.doors.get(place) else { break };
+                match door::accept(door) {
+                    Ok(Some(connection)) => self.let_in(connection, primary, work, leftovers)?,
+                    Ok(None) => break,
+                    Err(Error::Protocol(text)) => {
+                        let door = self.doors.swap_remove(place);
+                        self.poll.remove(door.as_fd());
+                        leftovers.fds.push(door);
+                        return Err(Error::Protocol(text));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }

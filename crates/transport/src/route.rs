@@ -39,6 +39,8 @@ const OCCUPIED_UNIT: usize = 1024;
 /// This many messages within a millisecond, and the process is busy.
 const BURST: u32 = 8;
 const BURST_NS: u64 = 1_000_000;
+/// Of an honest receiver's bells there are few.
+const BELLS_AT_ONCE: usize = 256;
 
 /// What became of a message.
 #[derive(Debug)]
@@ -454,9 +456,7 @@ impl State {
         let connection = &own.connection;
         if !producer.has_room() {
             // Bells that were rung meanwhile are heard.
-            while let Some(1..) = socket::peek_bytes(connection.as_fd(), &mut [0; 1])? {
-                socket::discard(connection.as_fd())?;
-            }
+            socket::discard_all(connection.as_fd(), BELLS_AT_ONCE)?;
             if !producer.has_room() {
                 return Ok(Attempt::AtCapacity(connection.clone()));
             }

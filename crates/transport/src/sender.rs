@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
-use crate::receiver::{Moving, Receiver};
+use crate::receiver::{Moving, Receiver, Vain};
 use crate::route::{Attempt, LaneStatistics, Route, SHARED, Ticket};
 use crate::sync::Lock;
 use crate::wire::native::{Entry, FdRef, Frame, HandleKind};
@@ -107,6 +107,7 @@ impl Sender {
         let primary = self.end.socket()?;
         let shared_seat = self.seat.lock().clone();
         let mut seat = shared_seat.as_ref().and_then(|seat| seat.lock().take());
+        let mut vain = Vain::default();
         let outcome = loop {
             let place = seat.as_ref().map(|seat| seat.as_fd());
             let bell = match self.route.send(primary.as_fd(), &outgoing.frame, place) {
@@ -123,6 +124,9 @@ impl Sender {
             };
             if deadline.passed() {
                 break Err(Error::Full);
+            }
+            if let Err(e) = vain.once_more(deadline) {
+                break Err(e);
             }
             let waited = match bell {
                 Some(bell) => self.end.wait(Some(bell), Interest::Readable, deadline, || {

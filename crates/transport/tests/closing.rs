@@ -15,7 +15,7 @@ fn descriptors() -> usize {
 }
 
 #[test]
-#[ignore = "End::leave keeps the epoll behind the end: it is closed when the object is dropped, not when it is closed"]
+
 fn a_closed_receiver_that_had_lanes_holds_no_descriptor() {
     contained(|| {
         // The alarm that a thread waits with stays until the thread ends.

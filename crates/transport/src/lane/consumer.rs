@@ -11,7 +11,7 @@ use crate::lane::layout::{
     WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
-use crate::os::{descriptor, memory};
+use crate::os::{descriptor, memory, system};
 
 /// The producer learns of the consumer's progress in steps of this part of a ring.
 const STEPS_A_RING: u64 = 16;
@@ -79,7 +79,7 @@ impl Consumer {
         descriptor::check_sealed_memory(file.as_fd())?;
         let file = Arc::new(file);
         check_ring(&file, place.offset, place.len)?;
-        let header = Arc::new(Region::map(file.as_fd(), 0, HEADER_LEN)?);
+        let header = Arc::new(map(&file, 0, HEADER_LEN)?);
         let ledger = Arc::new(Ledger::new(header.clone()));
         if place.pinned {
             ledger.end();
@@ -162,6 +162,16 @@ impl Consumer {
         self.ledger.end();
     }
 
+    /// How far the tail was when it was last looked at.
+    pub fn seen(&self) -> u64 {
+        self.tail & !FLAGS
+    }
+
+    /// Where the next record is.
+    pub fn position(&self) -> u64 {
+        self.place.read
+    }
+
     /// Bytes published and not read.
     pub fn backlog(&self) -> u64 {
         let tail = self.header.word(TAIL).load(Ordering::Acquire) & !FLAGS;
@@ -182,6 +192,9 @@ impl Consumer {
                 return damaged("holds a record of no known kind");
             };
             let total = record_len(padding, len);
+            if !padding.is_multiple_of(UNIT as usize) {
+                return damaged("holds a record that is laid out as no other is");
+            }
             if total as u64 > available || total > region.len() - at {
                 return damaged("holds a record that is longer than its place");
             }
@@ -314,8 +327,13 @@ fn map_ring(
     ledger: &Arc<Ledger>,
 ) -> Result<RingMemory> {
     let len = check_ring(file, offset, len)?;
-    let region = Region::map(file.as_fd(), offset, len)?;
+    let region = map(file, offset, len)?;
     Ok(RingMemory::new(region, file.clone(), offset, ledger.clone()))
+}
+
+/// Whatever the kernel says against a file of the peer's making is the peer's doing.
+fn map(file: &Arc<OwnedFd>, offset: u64, len: usize) -> Result<Region> {
+    Region::map(file.as_fd(), offset, len).or_else(|_| damaged("cannot be mapped"))
 }
 
 /// The length of a ring that a peer has named, if it lies inside the memory file.
@@ -329,6 +347,7 @@ fn check_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<usize> {
     if !fits
         || isize::try_from(len).is_err()
         || (len as u64) < SMALLEST
+        || len as u64 > system::largest_useful_mapping()
         || !offset.is_multiple_of(4096)
         || !len.is_multiple_of(4096)
         || offset < HEADER_LEN as u64

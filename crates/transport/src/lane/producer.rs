@@ -375,7 +375,8 @@ impl Producer {
     /// Makes a ring of `len` bytes at the file's end, with pages for `room`, and a SWITCH to it.
     fn enter(&mut self, len: usize, flags: u64, room: usize) -> Result<()> {
         let offset = self.end;
-        memory::grow(self.file.as_fd(), offset + len as u64)?;
+        // Refused only if the other side has made the file longer.
+        memory::grow(self.file.as_fd(), offset + len as u64).map_err(|_| damaged())?;
         self.end = offset + len as u64;
         let mut ring = Ring {
             region: Region::map(self.file.as_fd(), offset, len)?,

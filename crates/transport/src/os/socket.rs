@@ -160,9 +160,9 @@ pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Peeked> {
     }
 }
 
-/// How many bytes of the first packet could be copied, and how long it is, without its descriptors; None if
-/// there is no packet, or an empty one: [`peek`] tells these apart.
-pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<usize>> {
+/// How long the first packet is, whose beginning is copied, and whether something comes beside its bytes; None
+/// if there is no packet, or an empty one: [`peek`] tells these apart.
+pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -177,7 +177,11 @@ pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<us
         let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
         match got {
             0 => return Ok(None),
-            1.. => return Ok(Some(got as usize)),
+            1.. => {
+                // What has no room shows as truncated.
+                let beside = message.msg_flags & libc::MSG_CTRUNC != 0;
+                return Ok(Some((got as usize, beside)));
+            }
             _ => match last_errno() {
                 Errno::INTR | Errno::CONNRESET => {}
                 Errno::AGAIN | Errno::NOTCONN | Errno::INVAL => return Ok(None),
@@ -301,6 +305,20 @@ pub fn discard(socket: BorrowedFd<'_>) -> Result<()> {
             e => return Err(Error::kernel("recvmsg", e)),
         }
     }
+}
+
+/// Takes everything off the queue, `most` packets at most. What comes with them is closed by the kernel.
+pub fn discard_all(socket: BorrowedFd<'_>, most: usize) -> Result<()> {
+    for _ in 0..most {
+        // SAFETY: a msghdr of zeroes asks for no bytes and no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+        if got < 0 && !matches!(last_errno(), Errno::INTR | Errno::CONNRESET) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 struct Packet {

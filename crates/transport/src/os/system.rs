@@ -9,6 +9,13 @@ pub fn has_several_cores() -> bool {
     *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
 }
 
+/// No honest process shares more at once than the machine has. A hostile one could use up the address space.
+pub fn largest_useful_mapping() -> u64 {
+    const UNKNOWN: u64 = 1 << 36;
+    static TOTAL: OnceLock<u64> = OnceLock::new();
+    *TOTAL.get_or_init(|| machine().map_or(UNKNOWN, |memory| 2 * memory.total))
+}
+
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -21,22 +28,7 @@ pub struct Memory {
 /// The machine's memory or the control group's limit, whichever is tighter; None where the kernel does not
 /// say.
 pub fn memory() -> Option<Memory> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kibibytes: u64 = line
-            .trim_start_matches(':')
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()?;
-        Some(kibibytes * 1024)
-    };
-    let mut memory = Memory {
-        total: field("MemTotal")?,
-        available: field("MemAvailable")?,
-    };
+    let mut memory = machine()?;
     let number =
         |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -67,4 +59,23 @@ pub fn memory() -> Option<Memory> {
             None => return Some(memory),
         }
     }
+}
+
+fn machine() -> Option<Memory> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line
+            .trim_start_matches(':')
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()?;
+        Some(kibibytes * 1024)
+    };
+    Some(Memory {
+        total: field("MemTotal")?,
+        available: field("MemAvailable")?,
+    })
 }

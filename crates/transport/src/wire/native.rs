@@ -442,9 +442,9 @@ impl Header {
         self.body_len
     }
 
-    /// Whether anything comes beside the bytes.
-    pub fn carries_descriptors(&self) -> bool {
-        self.handles > 0 || self.chains > 0 || self.with_seat || self.body_in_file
+    /// Whether it is one of a message whose body follows it.
+    pub fn fits_a_lane(&self) -> bool {
+        self.kind == PacketKind::Message && !self.with_seat && !self.body_in_file
     }
 
     /// The length of the tables at the body's start; an error if they do not fit it.

@@ -353,7 +353,7 @@ pub fn send(sender: &Sender, payload: &[u8], deadline: Deadline) -> Result<(), E
     let outgoing = Outgoing::new(&Parcel {
         payload,
         ..Parcel::default()
-    })?;
+    }, None)?;
     sender.publish(&outgoing, deadline)?;
     outgoing.delivered();
     Ok(())
