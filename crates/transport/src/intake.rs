@@ -49,7 +49,9 @@ use crate::wire::native::{self, HEADER_LEN, Header, PacketKind, forged};
 /// Bodies in a lane from this length on are read where they lie, if the codec can.
 const LARGE: usize = 64 << 10;
 /// Announcements, bells and connections taken in one look: whoever floods us with them gets no more.
-const WORK_A_LOOK: usize = 8192;
+const WORK_A_LOOK: usize = 4608;
+/// Messages taken from a lane that is alone, or so its producer says, before everything else is looked at too.
+const MOST_ALONE: u32 = 4096;
 const MOST_DOORS: usize = 16;
 /// Packets; a socket of the usual size holds 278.
 const MOST_IN_A_QUEUE: u32 = 1024;
@@ -157,6 +159,8 @@ struct Many {
     horizon: u64,
     /// A lane on its own, see the module.
     alone: Option<usize>,
+    /// Messages taken from it since the last look.
+    taken_alone: u32,
     ready: Vec<u64>,
 }
 
@@ -519,12 +523,16 @@ impl State {
         leftovers: &mut Leftovers,
     ) -> Option<Result<R>> {
         let many = self.many.as_mut().filter(|_| !self.moving)?;
+        if many.taken_alone >= MOST_ALONE {
+            return None;
+        }
         let source = many.sources.get_mut(many.alone?)?.as_mut()?;
         let lane = source.lane.as_mut().filter(|_| !source.queued)?;
         let record = lane.peek().ok()??;
         if lane.is_shared() || (record.kind == Kind::Framed && source.link.is_none()) {
             return None;
         }
+        many.taken_alone += 1;
         Some(source.deliver(&record, deliver, leftovers))
     }
 
@@ -687,7 +695,10 @@ fn take_packet<R>(
         };
         leftovers.fds = fds;
         let message = match buffer.get(..len) {
-            Some(packet) if packet == BELL => return Ok(None),
+            Some(packet) if packet == BELL => {
+                socket::discard(socket)?;
+                return Ok(None);
+            }
             Some(packet) => match Header::read(packet) {
                 Ok(header) if header.kind != PacketKind::Message => return Ok(None),
                 Ok(header) => {
@@ -863,6 +874,7 @@ impl Many {
             heads: BinaryHeap::new(),
             horizon: 0,
             alone: None,
+            taken_alone: 0,
             ready: Vec::new(),
         }
     }
@@ -965,20 +977,12 @@ impl Many {
 
     /// See the module: whether one lane is all there is besides the socket.
     fn find_alone(&mut self) {
-        let mut sources = self
-            .sources
-            .iter()
-            .enumerate()
-            .filter_map(|(index, source)| Some((index, source.as_ref()?)));
-        self.alone = match (sources.next(), sources.next()) {
-            (Some((index, source)), None)
-                if self.doors.is_empty()
-                    && source.lane.as_ref().is_some_and(|lane| !lane.is_shared()) =>
-            {
-                Some(index)
-            }
-            _ => None,
-        };
+        self.alone = None;
+        if self.live == 1 && self.doors.is_empty() && self.stranded.is_empty() {
+            let alone = |source: &Source| source.lane.as_ref().is_some_and(|lane| !lane.is_shared());
+            let place = self.sources.iter().position(Option::is_some);
+            self.alone = place.filter(|place| self.sources[*place].as_ref().is_some_and(alone));
+        }
     }
 
     fn wake(&mut self, index: usize) {
@@ -1107,6 +1111,7 @@ impl Many {
     /// lie in the past can keep the others waiting for longer.
     fn begin_batch(&mut self, now: u64) {
         self.horizon = now;
+        self.taken_alone = 0;
         self.primary_since = 0;
         for source in self.sources.iter_mut().flatten() {
             source.since = 0;

@@ -15,7 +15,6 @@ fn descriptors() -> usize {
 }
 
 #[test]
-
 fn a_closed_receiver_that_had_lanes_holds_no_descriptor() {
     contained(|| {
         // The alarm that a thread waits with stays until the thread ends.

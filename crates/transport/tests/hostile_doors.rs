@@ -88,7 +88,6 @@ fn bells_without_end_at_a_lane() {
 }
 
 #[test]
-
 fn connections_without_end_at_a_door() {
     contained(|| {
         let victim = Victim::new();
@@ -134,7 +133,6 @@ impl Drop for Scarcity {
 }
 
 #[test]
-
 fn more_connections_than_descriptors_all_of_them_dead() {
     contained(|| {
         let victim = Victim::new();
@@ -149,7 +147,6 @@ fn more_connections_than_descriptors_all_of_them_dead() {
 }
 
 #[test]
-
 fn more_senders_that_have_sent_once_and_gone_than_descriptors() {
     contained(|| {
         let victim = Victim::new();
@@ -171,7 +168,6 @@ fn more_senders_that_have_sent_once_and_gone_than_descriptors() {
 }
 
 #[test]
-
 fn a_door_that_blocks() {
     contained(|| {
         let victim = Victim::new();
@@ -249,7 +245,6 @@ fn garbage_in_a_connection() {
 }
 
 #[test]
-
 fn a_packet_stolen_after_it_was_seen() {
     contained(|| {
         for end in [false, true] {
@@ -286,7 +281,6 @@ fn a_packet_stolen_after_it_was_seen() {
 }
 
 #[test]
-
 fn stamps_of_the_past_without_end() {
     contained(|| {
         let victim = Victim::new();

@@ -199,7 +199,6 @@ fn memory_that_is_no_lanes() {
 }
 
 #[test]
-
 fn memory_that_cannot_be_written_to_is_no_lanes() {
     contained(|| {
         let victim = Victim::new();
@@ -212,7 +211,6 @@ fn memory_that_cannot_be_written_to_is_no_lanes() {
 }
 
 #[test]
-
 fn memory_opened_for_reading_is_no_lanes() {
     contained(|| {
         let victim = Victim::new();
@@ -225,7 +223,6 @@ fn memory_opened_for_reading_is_no_lanes() {
 }
 
 #[test]
-
 fn a_ring_larger_than_the_address_space() {
     contained(|| {
         let victim = Victim::new();
@@ -251,7 +248,6 @@ fn address_space() -> u64 {
 }
 
 #[test]
-
 fn a_ring_of_holes_as_large_as_half_the_address_space_is_not_mapped() {
     contained(|| {
         let victim = Victim::new();
@@ -378,7 +374,6 @@ fn switches_to_where_no_ring_is() {
 }
 
 #[test]
-
 fn switches_with_padding() {
     contained(|| {
         for padding in [1, 4, 7, 8, 15, 255] {
@@ -467,7 +462,6 @@ fn seen_and_not_taken(victim: &Victim) -> Lane {
 }
 
 #[test]
-
 fn a_record_damaged_after_it_was_seen_ends_its_own_lane_alone() {
     contained(|| {
         let victim = Victim::new();
@@ -478,7 +472,6 @@ fn a_record_damaged_after_it_was_seen_ends_its_own_lane_alone() {
 }
 
 #[test]
-
 fn a_record_that_becomes_a_skip_after_it_was_seen_does_not_keep_the_stream_from_ending() {
     contained(|| {
         let victim = Victim::new();
@@ -493,7 +486,6 @@ fn a_record_that_becomes_a_skip_after_it_was_seen_does_not_keep_the_stream_from_
 }
 
 #[test]
-
 fn a_place_at_the_end_of_all_numbers() {
     contained(|| {
         let victim = Victim::new();
@@ -508,7 +500,7 @@ fn a_place_at_the_end_of_all_numbers() {
                 ..lane.place()
             };
             lane.announce(&victim, &place);
-            let at = ((read - start) % RING as u64) as usize;
+            let at = (((read - start) % RING as u64) as usize).min(RING - 256);
             for record in 0..3 {
                 lane.put((at + 32 * record) % RING, pack(Kind::Plain, 0, 1), 0, b"x");
             }
@@ -520,7 +512,6 @@ fn a_place_at_the_end_of_all_numbers() {
 }
 
 #[test]
-
 fn statistics_of_lanes_that_claim_to_be_endless() {
     contained(|| {
         let victim = Victim::new();
@@ -624,7 +615,6 @@ fn sparse_lane(file: &OwnedFd, victim: &Victim, len: u64) -> Lane {
 }
 
 #[test]
-
 fn tables_of_a_framed_record_without_pages() {
     contained(|| {
         let victim = Victim::new();
@@ -781,7 +771,6 @@ fn a_second_link_a_second_lane_and_messages_beside_a_lane() {
 }
 
 #[test]
-
 fn a_link_that_leads_to_itself() {
     contained(|| {
         let victim = Victim::new();

@@ -96,7 +96,6 @@ fn flags_at_random() {
 }
 
 #[test]
-
 fn statistics_after_progress_that_nobody_can_have_made() {
     contained(|| {
         let (sender, receiver) = channel(0).unwrap();
@@ -173,7 +172,6 @@ fn a_bounded_send_among_bells_without_end_ends_at_its_deadline() {
 }
 
 #[test]
-
 fn a_bounded_send_that_never_sleeps_looks_for_signals() {
     contained(|| {
         let (sender, receiver) = channel(3).unwrap();
@@ -214,7 +212,6 @@ fn packets_of_any_kind_at_a_senders_connection() {
 }
 
 #[test]
-
 fn a_file_that_the_receiver_has_made_longer() {
     contained(|| {
         let (sender, receiver) = channel(0).unwrap();
@@ -328,7 +325,6 @@ fn doors_that_lead_nowhere() {
 }
 
 #[test]
-
 fn doors_that_lead_to_sockets_of_another_kind() {
     contained(|| {
         let path = std::env::temp_dir().join(format!("hostile-{}", std::process::id()));

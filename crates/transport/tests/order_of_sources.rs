@@ -27,7 +27,6 @@ fn expect(victim: &Victim, messages: &[&[u8]]) {
 }
 
 #[test]
-
 fn what_came_by_a_door_goes_before_what_was_sent_later_behind_the_doors_announcement() {
     contained(|| {
         let victim = Victim::new();
