@@ -256,8 +256,9 @@ impl End {
             readiness.alarm.ring();
         }
         let own = inner.own.take();
+        let behind = inner.behind.take();
         drop(inner);
-        drop(own);
+        drop((own, behind));
         if let Some(resident) = &self.resident {
             resident.left(self.id, why);
         }

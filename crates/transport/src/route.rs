@@ -538,8 +538,9 @@ impl Resident for Route {
             // The receiver sees the lane's connection end, and reads what is there first.
             let own = state.own.take();
             let primary = state.primary.take();
+            let door = state.door.take();
             drop(state);
-            drop((own, primary));
+            drop((own, primary, door));
         }
     }
 
