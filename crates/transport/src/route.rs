@@ -575,9 +575,9 @@ impl Resident for Route {
         state.ends.retain(|(id, _)| *id != end);
         if state.ends.is_empty() {
             // The receiver sees the lane's connection end, and reads what is there first.
-            let own = state.own.take();
+            let (own, door) = (state.own.take(), state.door.take());
             drop(state);
-            drop(own);
+            drop((own, door));
         }
     }
 
