@@ -1,17 +1,17 @@
 //! The reading side of a lane.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
+    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
     WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 /// The producer learns of the consumer's progress in steps of this part of a ring.
 const STEPS_A_RING: u64 = 16;
@@ -208,8 +208,7 @@ impl Consumer {
     pub fn hold(&self, record: &Record, from: usize) -> Hold {
         assert!(from <= record.len);
         let (at, len) = (record.at + from, record.len - from);
-        self.ledger
-            .hold(self.ring.clone(), self.place.read, at, len)
+        Ledger::hold(&self.ledger, self.ring.clone(), self.place.read, at, len)
     }
 
     /// Takes the record that [`Consumer::peek`] gave off the lane. Whether the producer must be rung.
@@ -278,7 +277,6 @@ impl Consumer {
 }
 
 fn map_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<RingMemory> {
-    const SMALLEST: u64 = 4096;
     let size = descriptor::check_sealed_memory(file.as_fd())?.size;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let fits = offset
@@ -286,9 +284,9 @@ fn map_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<RingMemory> {
         .is_some_and(|end| end <= size);
     if !fits
         || isize::try_from(len).is_err()
-        || (len as u64) < SMALLEST
-        || !offset.is_multiple_of(4096)
-        || !len.is_multiple_of(4096)
+        || len < PAGE
+        || !offset.is_multiple_of(PAGE as u64)
+        || !len.is_multiple_of(PAGE)
         || offset < HEADER_LEN as u64
     {
         return damaged("names a ring outside its memory");
