@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
-    WAITING, record_len, unpack,
+    CLOSED, FAREWELL, FLAGS, HEADER_LEN, KEPT, Kind, PAGE, RECORD_HEADER, SHARED, TAIL, TAKEN,
+    UNIT, WAITER, WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory};
@@ -261,11 +261,15 @@ impl Consumer {
         let (offset, len, flags) = (word(0), word(1), word(2));
         // Back in the ring that was left before, which is still mapped if nothing else was since.
         let ring = map_ring(&self.file, offset, len)?;
-        if flags & FAREWELL != 0 {
+        if self.place.pinned {
+            // An earlier consumer's views lie in the ring that is left, or in the one that is used over and
+            // over: their pages stay. Said before the announcement below, which lets the producer return.
+            self.header.word(TAIL).fetch_or(KEPT, Ordering::SeqCst);
+        } else if flags & FAREWELL != 0 {
             self.ring.leave();
         }
         self.place.read += record.total;
-        // An earlier consumer's views lie in the ring that is left; the new one is ours alone.
+        // The new ring is ours alone.
         self.place.pinned = false;
         self.place.offset = offset;
         self.place.len = len;

@@ -29,6 +29,8 @@ pub const WAITING: u64 = 1;
 pub const CLOSED: u64 = 2;
 /// Other processes may send on the same channel.
 pub const SHARED: u64 = 4;
+/// An earlier consumer may still read in the ring that is used over and over: it must not be used again.
+pub const KEPT: u64 = 8;
 
 /// In [`TAKEN`]: the producer waits for room: ring.
 pub const WAITER: u64 = 1;

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::lane::budget;
 use crate::lane::consumer::{Consumer, Place, Record};
 use crate::lane::hold::Hold;
-use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, Kind, TAIL};
+use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, KEPT, Kind, TAIL};
 use crate::lane::producer::{Producer, Published};
 use crate::lane::sizes::FIRST_RING;
 use crate::os::descriptor;
@@ -65,6 +65,17 @@ fn send(producer: &mut Producer, number: u64, bell: &Bell) {
     }
 }
 
+/// A message for which the first ring is too small.
+fn send_long(producer: &mut Producer, bell: &Bell) {
+    if producer
+        .send(Kind::Plain, 2 * BODY, |_, _| {})
+        .unwrap()
+        .ring
+    {
+        bell.notify();
+    }
+}
+
 fn number(read: impl Fn(usize, &mut [u8])) -> u64 {
     let mut words = [[0; 8]; 2];
     read(0, &mut words[0]);
@@ -102,6 +113,15 @@ fn receive(consumer: &mut Consumer, from: u64, to: u64, bell: &Bell) {
         assert_eq!(number_of(consumer, &record), expected);
         assert!(!consumer.take(&record), "nobody waits for room");
     }
+}
+
+fn word(producer: &Producer, at: usize) -> u64 {
+    let header = Region::map(producer.file(), 0, HEADER_LEN).unwrap();
+    header.word(at).load(Ordering::Relaxed)
+}
+
+fn tail(producer: &Producer) -> u64 {
+    word(producer, TAIL)
 }
 
 /// The rings that a producer was in.
@@ -211,14 +231,13 @@ fn a_ring_that_is_left_stays_while_it_is_read() {
             consumer.take(&record);
             reader.join().unwrap();
             let ring = Region::map(consumer.file(), first.0, FIRST_RING).unwrap();
-            let released = (0..FIRST_RING).step_by(8).all(|at| ring.word(at).load(Ordering::Relaxed) == 0);
+            let released = (0..FIRST_RING)
+                .step_by(8)
+                .all(|at| ring.word(at).load(Ordering::Relaxed) == 0);
             assert!(released, "its pages were not given back");
         });
         send(&mut producer, 1, &bell);
-        let published = producer.send(Kind::Plain, 2 * BODY, |_, _| {}).unwrap();
-        if published.ring {
-            bell.notify();
-        }
+        send_long(&mut producer, &bell);
         assert_ne!(producer.first_ring(), first);
         receiver.join().unwrap();
     });
@@ -265,7 +284,10 @@ fn a_record_after_the_close_is_known_to_be_lost() {
             }
         }
         let there_at_close = receiver.join().unwrap();
-        assert!(sent <= there_at_close, "a message was neither refused nor to be found");
+        assert!(
+            sent <= there_at_close,
+            "a message was neither refused nor to be found"
+        );
         match sent {
             1 => seen(1),
             2 => seen(2),
@@ -278,37 +300,31 @@ fn a_record_after_the_close_is_known_to_be_lost() {
 /// misses nothing elsewhere that was sent before it. This one looks elsewhere only if it sees SHARED.
 #[test]
 fn whoever_sees_a_later_record_sees_that_the_channel_is_shared() {
-    explore(&["alone", "among others"], |seen| {
+    explore(&["first alone", "first among others"], |seen| {
         let (mut producer, mut consumer) = lane(0);
         let bell = bell();
         let there = bell.clone();
         let elsewhere = Arc::new(AtomicBool::new(false));
         let other = elsewhere.clone();
         let receiver = thread::spawn(move || {
-            let mut first_alone = false;
-            for expected in 1..=3 {
+            let mut take = |expected| {
                 let record = next(&mut consumer, &there);
                 let looks = consumer.is_shared();
                 assert_eq!(number_of(&consumer, &record), expected);
-                match expected {
-                    1 => first_alone = !looks,
-                    2 => {}
-                    _ => {
-                        assert!(looks, "a message elsewhere was sent before this one");
-                        assert!(elsewhere.load(Ordering::Acquire));
-                    }
-                }
                 consumer.take(&record);
-            }
-            first_alone
+                looks
+            };
+            let looks = take(1);
+            assert!(take(2), "a message elsewhere was sent before this one");
+            assert!(elsewhere.load(Ordering::Acquire));
+            looks
         });
         send(&mut producer, 1, &bell);
         producer.share();
         let sender = thread::spawn(move || other.store(true, Ordering::Release));
-        send(&mut producer, 2, &bell);
         sender.join().unwrap();
-        send(&mut producer, 3, &bell);
-        seen(usize::from(!receiver.join().unwrap()));
+        send(&mut producer, 2, &bell);
+        seen(usize::from(receiver.join().unwrap()));
     });
 }
 
@@ -381,37 +397,95 @@ fn what_is_held_is_not_written_over() {
         seen(usize::from(!rings.stayed()));
         reader.join().unwrap();
         receiver.join().unwrap();
-        let header = Region::map(producer.file(), 0, HEADER_LEN).unwrap();
-        let [head, tail] = [HEAD, TAIL].map(|at| header.word(at).load(Ordering::Relaxed));
-        assert_eq!(head, tail & !FLAGS, "something is kept for nobody");
+        let published = tail(&producer) & !FLAGS;
+        assert_eq!(
+            word(&producer, HEAD),
+            published,
+            "something is kept for nobody"
+        );
     });
 }
 
 /// A move: the receiver goes to another process, which goes on in the same ring, while its old owner still
-/// reads a message where it lies.
+/// reads a message where it lies. The ring is left and not used again.
 #[test]
 fn what_the_old_owner_holds_outlives_a_move() {
-    explore(&["overflowed twice", "returned"], |seen| {
-        let (mut producer, mut consumer) = lane(0);
-        let mut rings = Rings::new(&producer);
+    explore(&["overflowed twice", "has a new ring"], |seen| {
+        let (mut producer, consumer) = lane(0);
         let bell = bell();
         let there = bell.clone();
         send(&mut producer, 1, &bell);
-        let record = next(&mut consumer, &there);
-        let hold = consumer.hold(&record, 0);
-        consumer.take(&record);
-        let file = descriptor::duplicate(consumer.file()).unwrap();
-        let mut heir = Consumer::new(file, consumer.depart()).unwrap();
-        consumer.departed();
-        drop(consumer);
+        let (mut heir, hold) = move_away(consumer);
         let reader = thread::spawn(move || assert_eq!(held(&hold), 1));
         let receiver = thread::spawn(move || receive(&mut heir, 2, 5, &there));
+        let mut rings = Rings::new(&producer);
         for number in 2..=5 {
             send(&mut producer, number, &bell);
             rings.note(&producer);
         }
-        seen(usize::from(rings.returned()));
+        assert!(!rings.returned());
+        reader.join().unwrap();
+        receiver.join().unwrap();
+        // The producer clears it when it gives the ring up.
+        seen(usize::from(tail(&producer) & KEPT == 0));
+    });
+}
+
+/// The same where the old owner holds a message in the ring before the one that it hands on.
+#[test]
+fn what_the_old_owner_holds_outlives_a_move_from_another_ring() {
+    explore(&["has a new ring"], |seen| {
+        let (mut producer, mut consumer) = lane(0);
+        let bell = bell();
+        let there = bell.clone();
+        for number in 1..=4 {
+            send(&mut producer, number, &bell);
+        }
+        let record = next(&mut consumer, &bell);
+        let hold = consumer.hold(&record, 0);
+        consumer.take(&record);
+        receive(&mut consumer, 2, 3, &bell);
+        let (mut heir, last) = move_away(consumer);
+        let reader = thread::spawn(move || assert_eq!((held(&hold), held(&last)), (1, 4)));
+        let receiver = thread::spawn(move || receive(&mut heir, 5, 6, &there));
+        for number in 5..=6 {
+            send(&mut producer, number, &bell);
+        }
+        reader.join().unwrap();
+        receiver.join().unwrap();
+        if tail(&producer) & KEPT == 0 {
+            seen(0);
+        }
+    });
+}
+
+/// The same where the ring is left for good: its pages do not go back to the system.
+#[test]
+fn what_the_old_owner_holds_outlives_its_ring() {
+    explore(&[], |_| {
+        let (mut producer, consumer) = lane(0);
+        let bell = bell();
+        let there = bell.clone();
+        send(&mut producer, 1, &bell);
+        let (mut heir, hold) = move_away(consumer);
+        let reader = thread::spawn(move || assert_eq!(held(&hold), 1));
+        let receiver = thread::spawn(move || {
+            let record = next(&mut heir, &there);
+            heir.take(&record);
+        });
+        send_long(&mut producer, &bell);
         reader.join().unwrap();
         receiver.join().unwrap();
     });
+}
+
+/// Takes a message, which stays where it lies, and goes on in another process.
+fn move_away(mut consumer: Consumer) -> (Consumer, Hold) {
+    let record = consumer.peek().unwrap().unwrap();
+    let hold = consumer.hold(&record, 0);
+    consumer.take(&record);
+    let file = descriptor::duplicate(consumer.file()).unwrap();
+    let heir = Consumer::new(file, consumer.depart()).unwrap();
+    consumer.departed();
+    (heir, hold)
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
-    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
+    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, KEPT, Kind, MAX_BODY, PAGE,
     RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack, record_len,
 };
 use crate::lane::sizes::{
@@ -304,9 +304,13 @@ impl Producer {
             && self.head == self.tail
             && self.head >= home.left_at
         {
-            if home.ring.region.len() >= home_len(room) {
+            let word = self.header.word(TAIL);
+            let kept = word.load(Ordering::Relaxed) & KEPT != 0;
+            if home.ring.region.len() >= home_len(room) && !kept {
                 return self.return_home(room);
             }
+            // It was said of that ring, and the next one is another.
+            word.fetch_and(!KEPT, Ordering::SeqCst);
             self.home = None;
             return self.enter(home_len(room), FAREWELL, room);
         }
