@@ -39,6 +39,7 @@ demo: $(CORE)  ## index the standard library with worker processes, one of which
 
 test: $(CORE)  ## all tests but the slow ones: Rust, then Python
 	cargo test --locked --workspace --exclude ipc-channel-python
+	LOOM_MAX_PREEMPTIONS=2 $(LOOM)
 	$(PYTEST)
 
 ##@ For contributors
@@ -65,6 +66,9 @@ check-stub: $(CORE)
 test-slow: $(CORE)  ## the tests that take minutes
 	$(PYTEST) -m slow
 
+test-loom:  ## the models of the lane, deeper than `make test` goes; LOOM_MAX_PREEMPTIONS=4 for still more
+	LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-3} $(LOOM)
+
 format: $(TOOLS)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -90,6 +94,10 @@ help:  ## this list
 	@awk -F ':.*## ?' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
+# The lane under a model checker, which takes the place of atomics and locks: hence a build of its own.
+LOOM = RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off cargo test --locked --release --target-dir target/loom \
+	--package ipc-channel-transport --lib lane::loom_models
+
 # A test that hangs where no signal reaches it ends the run with a traceback of all its threads.
 PYTEST = timeout --foreground --signal=ABRT --kill-after=30 1800 $(BIN)/python -m pytest
 
@@ -110,4 +118,5 @@ dist/built: $(TOOLS) $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md 
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	@touch $@
 
-.PHONY: demo test setup check check-lint check-rust check-types check-stub test-slow format wheel lock clean help
+.PHONY: demo test setup check check-lint check-rust check-types check-stub test-slow test-loom format \
+	wheel lock clean help

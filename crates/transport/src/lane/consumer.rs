@@ -1,17 +1,17 @@
 //! The reading side of a lane.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
+    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
     WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory, system};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 /// The producer learns of the consumer's progress in steps of this part of a ring.
 const STEPS_A_RING: u64 = 16;
@@ -245,8 +245,7 @@ impl Consumer {
     pub fn hold(&self, record: &Record, from: usize) -> Hold {
         assert!(from <= record.len);
         let (at, len) = (record.at + from, record.len - from);
-        self.ledger
-            .hold(self.ring.clone(), self.place.read, at, len)
+        Ledger::hold(&self.ledger, self.ring.clone(), self.place.read, at, len)
     }
 
     /// Takes the record that [`Consumer::peek`] gave off the lane. Whether the producer must be rung.
@@ -308,7 +307,7 @@ impl Consumer {
             self.ring.leave();
         }
         self.place.read += record.total;
-        // An earlier consumer's views lie in the ring that is left; the new one is ours alone.
+        // The new ring is ours alone.
         self.place.pinned = false;
         self.ledger = ledger;
         self.place.offset = offset;
@@ -338,7 +337,6 @@ fn map(file: &Arc<OwnedFd>, offset: u64, len: usize) -> Result<Region> {
 
 /// The length of a ring that a peer has named, if it lies inside the memory file.
 fn check_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<usize> {
-    const SMALLEST: u64 = 4096;
     let size = descriptor::check_sealed_memory(file.as_fd())?.size;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let fits = offset
@@ -346,10 +344,10 @@ fn check_ring(file: &Arc<OwnedFd>, offset: u64, len: u64) -> Result<usize> {
         .is_some_and(|end| end <= size);
     if !fits
         || isize::try_from(len).is_err()
-        || (len as u64) < SMALLEST
+        || len < PAGE
         || len as u64 > system::largest_useful_mapping()
-        || !offset.is_multiple_of(4096)
-        || !len.is_multiple_of(4096)
+        || !offset.is_multiple_of(PAGE as u64)
+        || !len.is_multiple_of(PAGE)
         || offset < HEADER_LEN as u64
     {
         return damaged("names a ring outside its memory");

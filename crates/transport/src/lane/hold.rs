@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::lane::layout::HEAD;
 use crate::os::shared::Region;
 use crate::os::{fork, memory};
-use crate::sync::Lock;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, Lock};
 
 /// A ring as the consumer maps it.
 #[derive(Debug)]
@@ -125,18 +124,18 @@ impl Ledger {
 
     /// Keeps what begins at `start`, the consumer's place, which the consumer goes beyond only afterwards.
     pub fn hold(
-        self: &Arc<Ledger>,
+        ledger: &Arc<Ledger>,
         ring: Arc<RingMemory>,
         start: u64,
         at: usize,
         len: usize,
     ) -> Hold {
-        let mut spans = self.spans.lock();
+        let mut spans = ledger.spans.lock();
         spans.open.push_back((start, false));
         spans.read = start;
-        self.open.store(spans.open.len(), Ordering::Release);
+        ledger.open.store(spans.open.len(), Ordering::Release);
         Hold {
-            ledger: self.clone(),
+            ledger: ledger.clone(),
             ring,
             start,
             at,

@@ -8,8 +8,8 @@
 //! record       length u48 · padding u8 · kind u8 · stamp u64 · padding · body, filled up to 16
 //! ```
 
-/// Bytes before the first ring.
-pub const HEADER_LEN: usize = 4096;
+pub use crate::lane::sizes::{ALIGNED_FROM, HEADER_LEN, PAGE};
+
 /// Published bytes and flags.
 pub const TAIL: usize = 0;
 /// Published messages; for whoever wants to know, nobody relies on it.
@@ -37,9 +37,7 @@ pub const WAITER: u64 = 1;
 
 /// A record's own words.
 pub const RECORD_HEADER: usize = 16;
-/// Bodies from this length on begin at a multiple of [`ALIGNMENT`].
-pub const ALIGNED_FROM: usize = 4096;
-/// What arrays like to be aligned to.
+/// What arrays like to be aligned to, and long bodies therefore are.
 pub const ALIGNMENT: usize = 64;
 /// A SWITCH record with its body: room for it is left in every ring.
 pub const SWITCH_LEN: usize = RECORD_HEADER + 32;

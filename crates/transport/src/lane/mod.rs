@@ -31,6 +31,11 @@ pub mod consumer;
 pub mod hold;
 pub mod layout;
 pub mod producer;
+#[cfg_attr(loom, path = "modelled/sizes.rs")]
+pub mod sizes;
+
+#[cfg(all(loom, test))]
+mod loom_models;
 
 pub use consumer::{Consumer, Record};
 pub use hold::Hold;

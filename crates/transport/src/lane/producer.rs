@@ -1,27 +1,19 @@
 //! The writing side of a lane.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
-    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY,
+    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
     PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack, record_len,
+};
+use crate::lane::sizes::{
+    CHUNK, FIRST_RING, LARGEST_OVERFLOW, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};
-
-/// The first ring: large enough that a consumer which is scheduled away for a moment does not overflow it,
-/// small enough to stay in a core's cache.
-const FIRST_RING: usize = 512 << 10;
-const SMALLEST_OVERFLOW: usize = 4 << 20;
-const LARGEST_OVERFLOW: usize = 64 << 20;
-/// Pages are made in steps of this size.
-const CHUNK: usize = 2 << 20;
-const SMALLEST_CHUNK: usize = 64 << 10;
-/// How long a full ring is given to a consumer that is draining it.
-const PATIENCE_NS: u64 = 50_000;
+use crate::sync::atomic::Ordering;
 
 #[derive(Debug)]
 struct Ring {
@@ -466,7 +458,7 @@ fn allocate(file: &OwnedFd, ring: &mut Ring, needed: usize) -> Result<()> {
         let chunk = ring.ready.clamp(SMALLEST_CHUNK, CHUNK);
         let chunk = chunk
             .max(needed - ring.ready)
-            .next_multiple_of(4096)
+            .next_multiple_of(PAGE)
             .min(rest);
         memory::allocate(file.as_fd(), ring.offset + ring.ready as u64, chunk as u64)?;
         ring.region.populate(ring.ready, chunk);

@@ -102,6 +102,8 @@ pub fn allocated(fd: BorrowedFd<'_>) -> Result<u64> {
 pub fn release(fd: BorrowedFd<'_>, offset: u64, len: u64) {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let _ = retry(|| rustix::fs::fallocate(fd, flags, offset, len));
+    #[cfg(loom)]
+    crate::os::shared::release(fd, offset, len);
 }
 
 /// What a mapping may be used for.
