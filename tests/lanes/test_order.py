@@ -9,7 +9,6 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 import ipc_channel as ipc
 from tests.lanes.processes import TIMEOUT, Process
-from tests.lanes.relay import NOISE, TOKENS, TRAFFIC, MemoryToken, Runner, Traffic, relay
+from tests.lanes.relay import NOISE, TOKENS, TRAFFIC, Traffic, relay
 from tests.lanes.tally import Tally
 from tests.lanes.traffic import (
     LARGE,
@@ -26,7 +25,6 @@ from tests.lanes.traffic import (
     WAYS,
     Ledger,
     Note,
-    check,
     note,
     random_size,
     send_with_handles,
