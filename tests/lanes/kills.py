@@ -177,7 +177,7 @@ def _kill_a_sender(
                 os.sched_yield()
                 continue
             with contextlib.suppress(ipc.Empty):
-                ledger.enter_all(receiver.recv_many(chance.choice([None, 1, 5]), 0))
+                ledger.enter_all(receiver.recv_many(chance.choice([1, 5, 50]), 0))
         until = time.monotonic() + moment
         while time.monotonic() < until:
             if meanwhile:
