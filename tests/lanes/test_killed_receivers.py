@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import ipc_channel as ipc
 from tests.lanes import kills
 from tests.lanes.processes import TIMEOUT, Process
+from tests.lanes.sleepers import when_asleep
 from tests.lanes.tally import Tally
 from tests.support.start_methods import run
 
@@ -91,23 +91,6 @@ def full_channel() -> Any:
         with pytest.raises(ipc.Full):
             sender.try_send(3)
         yield sender, child
-
-
-def when_asleep(thread: int, action: Any) -> threading.Thread:
-    """Do something when that thread sleeps in the kernel."""
-
-    def run() -> None:
-        path = f"/proc/self/task/{thread}/stat"
-        while True:
-            with open(path) as stat:
-                if stat.read().rpartition(")")[2].split()[0] == "S":
-                    break
-            os.sched_yield()
-        action()
-
-    started = threading.Thread(target=run)
-    started.start()
-    return started
 
 
 def test_a_waiting_send_ends_when_the_receiver_is_killed() -> None:
