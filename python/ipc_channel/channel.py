@@ -4,10 +4,8 @@ import types
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from ipc_channel import _core
-from ipc_channel.codecs.choice import UNSET
-from ipc_channel.codecs.pickled import PICKLED
+from ipc_channel.codecs.choice import UNSET, codec_for
 from ipc_channel.codecs.raw import RAW
-from ipc_channel.codecs.typed import typed_codec
 from ipc_channel.receiver import BytesReceiver, Receiver
 from ipc_channel.sender import BytesSender, Sender
 
@@ -79,7 +77,7 @@ def channel(message_type: Any = UNSET, /) -> Channel[Any]:
     ...     receiver.recv()
     {'apples': 3}
     """
-    codec = PICKLED if message_type is UNSET else typed_codec(message_type)
+    codec = codec_for(message_type)
     sender, receiver = _core.channel()
     return Channel(Sender(sender, codec), Receiver(receiver, codec))
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED
 from ipc_channel.codecs.kinds import LABEL_NAMES, describe
-from ipc_channel.codecs.pickled import PickledCodec, reduce_handle
-from ipc_channel.codecs.typed import TypedCodec
+from ipc_channel.codecs.reduction import form_of, reduce_handle
 from ipc_channel.ownership import Owner
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ class End(Owner):
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        codec: object = self.codec
-        if isinstance(codec, TypedCodec):
-            name += f"[{describe(codec.form)}]"
-        elif isinstance(codec, PickledCodec):
-            name += "[Any]"
-        elif codec is None:
+        codec = self.codec
+        if codec is None:
             name += f" for {LABEL_NAMES.get(self.label, 'unknown messages')}"
+        elif codec.label == LABEL_PICKLED:
+            name += "[Any]"
+        elif codec.label == LABEL_TYPED:
+            (form,) = form_of(self)  # type: ignore[arg-type]
+            name += f"[{describe(form)}]"
         peer = self.peer_pid
         return f"<{name} {_STATES.get(self.state, self.state)}{'' if peer is None else f', peer process {peer}'}>"
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol, Self
 
 from ipc_channel._core import File
 from ipc_channel.codecs.kinds import Kind, register
-from ipc_channel.codecs.pickled import reduce_handle
+from ipc_channel.codecs.reduction import reduce_handle
 from ipc_channel.ownership import Owner
 
 __all__ = ["Fd"]

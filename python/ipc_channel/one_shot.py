@@ -5,10 +5,8 @@ import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ipc_channel import _core
-from ipc_channel.codecs.choice import UNSET
-from ipc_channel.codecs.pickled import PICKLED
+from ipc_channel.codecs.choice import UNSET, codec_for
 from ipc_channel.codecs.raw import RAW
-from ipc_channel.codecs.typed import typed_codec
 from ipc_channel.errors import AcceptTimeout, ClosedError, ForkError
 from ipc_channel.ownership import Closing
 from ipc_channel.receiver import BytesReceiver, Receiver
@@ -128,6 +126,10 @@ class _Server(Closing, Generic[R, M]):
             raise ClosedError("this server is closed")
         return self._listener
 
+    def _inherited(self) -> "list[_core.Listener]":
+        """For ``close_inherited``: what it would close."""
+        return [] if self._listener is None else [self._listener]
+
     def __repr__(self) -> str:
         state = "served" if self._served else "closed" if self.closed else self._name
         return f"<{type(self).__name__} {state}>"
@@ -177,7 +179,7 @@ class OneShotServer(_Server[Receiver[T], T]):
 
         Raises TypeError for a type that no channel can carry.
         """
-        super().__init__(Receiver, PICKLED if type is UNSET else typed_codec(type), allow_uid)
+        super().__init__(Receiver, codec_for(type), allow_uid)
 
 
 class BytesOneShotServer(_Server[BytesReceiver, bytes]):
@@ -224,7 +226,7 @@ def connect(name: str, type: Any = UNSET, /, timeout: float | None = 1.0) -> Sen
 
     For an example see :class:`OneShotServer`.
     """
-    codec = PICKLED if type is UNSET else typed_codec(type)
+    codec = codec_for(type)
     return Sender[Any](_core.connect(name, timeout), codec)
 
 

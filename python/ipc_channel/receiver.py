@@ -9,10 +9,11 @@ from ipc_channel.codecs.kinds import Kind, register
 from ipc_channel.codecs.raw import RAW
 from ipc_channel.ends import End
 from ipc_channel.errors import Disconnected
-from ipc_channel.statistics import ReceiverStatistics
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from ipc_channel.statistics import ReceiverStatistics
 
 __all__ = ["BytesReceiver", "OpaqueReceiver", "Receiver"]
 
@@ -69,8 +70,10 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
         """The same end without its type; this object is closed. Raises ClosedError."""
         return OpaqueReceiver(self)
 
-    def statistics(self) -> ReceiverStatistics:
+    def statistics(self) -> "ReceiverStatistics":
         """What was received through this object so far."""
+        from ipc_channel.statistics import ReceiverStatistics
+
         return ReceiverStatistics(*self.counters())
 
 

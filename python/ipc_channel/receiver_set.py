@@ -279,6 +279,10 @@ class ReceiverSet(Closing, Generic[K]):
             raise ClosedError("this ReceiverSet is closed")
         return self._core
 
+    def _inherited(self) -> "list[_core.ReceiverSetCore]":
+        """For ``close_inherited``: what it would close."""
+        return [] if self._core is None else [self._core]
+
     def _wake(self) -> None:
         """For a router: make ``_wait`` return."""
         core = self._core

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast, overload
+from typing import Any, Final, Literal, Never, Self, TypeVar, cast, overload
 
 from ipc_channel.errors import ClosedError, TooManyHandles
 from ipc_channel.opaque import OpaqueMessage, OpaqueReceiver
@@ -352,6 +352,10 @@ class Router:
         for route in routes:
             if route.finish is not None:
                 self._guard(route.finish)
+
+    def _inherited(self) -> list[Never]:
+        """For ``close_inherited``: what it would close. A router starts anew in the child by itself."""
+        return []
 
     def _begin_in_child(self) -> None:
         inherited = self._set

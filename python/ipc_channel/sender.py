@@ -3,19 +3,21 @@
 import types
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
-from typing_extensions import Buffer
-
 from ipc_channel._core import SenderEnd, Sending
 from ipc_channel.codecs.choice import UNSET, chosen_codec
 from ipc_channel.codecs.kinds import Kind, register
 from ipc_channel.codecs.raw import RAW
 from ipc_channel.ends import End
-from ipc_channel.statistics import SenderStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from typing_extensions import TypeForm
+    from typing_extensions import Buffer, TypeForm
+
+    from ipc_channel.statistics import SenderStatistics
+else:
+    # The parameter of a base class tells type checkers something, and nothing else; the real one is slow to import.
+    Buffer = Any
 
 __all__ = ["BytesSender", "OpaqueSender", "Sender"]
 
@@ -60,8 +62,10 @@ class _SenderOf(Sending, End, Generic[T_contra]):
         """The same end without its type; this object is closed. Raises ClosedError."""
         return OpaqueSender(self)
 
-    def statistics(self) -> SenderStatistics:
+    def statistics(self) -> "SenderStatistics":
         """What was sent through this object so far."""
+        from ipc_channel.statistics import SenderStatistics
+
         return SenderStatistics(*self.counters())
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, overload
 
 from ipc_channel._core import Memory
 from ipc_channel.codecs.kinds import Kind, register
-from ipc_channel.codecs.pickled import reduce_handle
+from ipc_channel.codecs.reduction import reduce_handle
 from ipc_channel.ownership import Closing
 
 if TYPE_CHECKING:

@@ -1,7 +1,14 @@
-"""The programs in a Markdown text: its ``python`` blocks, and what they print: the ``text`` blocks after them."""
+"""The programs of the documentation: which there are in a Markdown text, and how one is run.
+
+Those of a text are its ``python`` blocks; what they print are the ``text`` blocks after them.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +67,37 @@ def programs(document: Path) -> list[Program]:
     if files:
         raise ValueError(f"{document.name}: no program comes after the file {', '.join(files)}")
     return found
+
+
+def run(program: Path, folder: Path) -> str:
+    """Run a program in a folder, warnings being errors, and return what it prints, standard error included.
+
+    AssertionError if it fails. At the time limit it is killed, with all that it has started.
+    """
+    # Those who try it have the environment's commands on their path.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(program)],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=50)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        print(output)
+        raise
+    assert process.returncode == 0, output
+    # What could only be reported, as in a destructor, does not change the exit code.
+    assert "Traceback" not in output, output
+    assert "Exception ignored" not in output, output
+    return output
 
 
 def _blocks(document: Path) -> Iterator[tuple[int, str, str]]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.programs import DOCUMENTS, Program, programs
+from tests.docs.programs import DOCUMENTS, Program, programs, run
 
 PROGRAMS = [program for document in DOCUMENTS for program in programs(document)]
 
@@ -19,30 +15,9 @@ PROGRAMS = [program for document in DOCUMENTS for program in programs(document)]
 def test_program(program: Program, tmp_path: Path) -> None:
     for name, content in program.files.items():
         (tmp_path / name).write_text(content)
-    (tmp_path / "program.py").write_text(program.source)
-    # Those who paste it have the environment's commands on their path.
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=50)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        print(output)
-        raise
-    assert process.returncode == 0, output
-    # What could only be reported, as in a destructor, does not change the exit code.
-    assert "Traceback" not in output
-    assert "Exception ignored" not in output
+    source = tmp_path / "program.py"
+    source.write_text(program.source)
+    output = run(source, tmp_path)
     if program.output is not None:
         assert output == program.output
 

@@ -18,13 +18,16 @@ OTHER_UID: Final = 65534
 CAN_CHANGE_USER: Final = os.geteuid() == 0
 """Whether ``as_other_user`` really changes the user. If not, the tests run without privileges as it is."""
 
+PACKAGE: Final = ("ipc_channel.codecs.pickled", "ipc_channel.codecs.typed", "ipc_channel.fd", "ipc_channel.one_shot")
+"""The package, with what it imports only when it is first used."""
+
 
 def run_snippet(
     source: str,
     *arguments: str,
     as_other_user: bool = False,
     limits: Mapping[int, int] | None = None,
-    preload: Sequence[str] = ("ipc_channel",),
+    preload: Sequence[str] = PACKAGE,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     cwd: str | os.PathLike[str] | None = None,

@@ -168,3 +168,10 @@ def files() -> None:
 def errors(error: ipc.EncodeError) -> None:
     assert_type(error.sent, int | None)
     assert isinstance(error, ValueError)
+
+
+def names() -> None:
+    """Those that the package imports when they are first named are known, and others are not."""
+    assert_type(ipc.default_router(), ipc.Router)
+    assert_type(ipc.ReceiverSet(), ipc.ReceiverSet[int])
+    ipc.Rooter()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -15,7 +15,8 @@ import pytest
 
 import ipc_channel as ipc
 from ipc_channel import _core
-from ipc_channel.codecs.pickled import PICKLED, revive
+from ipc_channel.codecs.pickled import PICKLED
+from ipc_channel.codecs.reduction import revive
 
 
 class Holder:

@@ -17,7 +17,7 @@ from ipc_channel.cli.inspect.processes import InspectError, command
 from ipc_channel.cli.inspect.survey import End, Survey, survey
 from ipc_channel.cli.sock_diag import unix_sockets
 from tests.support.packets import socket_of, socket_pair
-from tests.support.snippets import CAN_CHANGE_USER, run_snippet
+from tests.support.snippets import CAN_CHANGE_USER, PACKAGE, run_snippet
 from tests.support.start_methods import start
 
 
@@ -241,7 +241,7 @@ def test_without_privileges_one_sees_what_is_ones_own() -> None:
     done = run_snippet(
         "\n".join(line[8:] for line in source.splitlines()),
         as_other_user=True,
-        preload=("locale", "shutil", "ipc_channel.cli.inspect.report", "ipc_channel.cli.inspect.survey"),
+        preload=("locale", "shutil", "ipc_channel.cli.inspect.report", "ipc_channel.cli.inspect.survey", *PACKAGE),
     )
     found = json.loads(done.stdout)
     assert sorted(end["kind"] for end in found["ends"]) == ["receiver", "sender"]

@@ -1,19 +1,21 @@
 """What a child made by ``fork`` should do first."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipc_channel import _core
-from ipc_channel.one_shot import BytesOneShotServer, OneShotServer
-from ipc_channel.receiver_set import ReceiverSet
-from ipc_channel.router import Router
 
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
+
+    from ipc_channel.one_shot import BytesOneShotServer, OneShotServer
+    from ipc_channel.receiver_set import ReceiverSet
+    from ipc_channel.router import Router
 
     Keepable: TypeAlias = (
         _core.SenderEnd | _core.ReceiverEnd | ReceiverSet[Any] | OneShotServer[Any] | BytesOneShotServer | Router
     )
+    Inheritable: TypeAlias = _core.SenderEnd | _core.ReceiverEnd | _core.ReceiverSetCore | _core.Listener
 
 __all__ = ["close_inherited"]
 
@@ -48,20 +50,17 @@ def close_inherited(keep: "Iterable[Keepable]" = ()) -> int:
     ['hello']
     >>> _ = os.waitpid(child, 0)
     """
-    return _core.close_inherited([core for kept in keep for core in _cores(kept)])
+    return _core.close_inherited([core for kept in keep for core in _inherited(kept)])
 
 
-def _cores(
-    kept: object,
-) -> "list[_core.SenderEnd | _core.ReceiverEnd | _core.ReceiverSetCore | _core.Listener]":
-    match kept:
-        case _core.SenderEnd() | _core.ReceiverEnd():
-            return [kept]
-        case ReceiverSet():
-            return [] if kept._core is None else [kept._core]
-        case OneShotServer() | BytesOneShotServer():
-            return [] if kept._listener is None else [kept._listener]
-        case Router():
-            return []
-        case _:
-            raise TypeError(f"a {type(kept).__name__} is not something that close_inherited could close")
+def _inherited(kept: Any) -> "list[Inheritable]":
+    """What would be closed of something that is to be kept.
+
+    The classes that are no ends say it themselves: a new child should not have to import what it does not use.
+    """
+    if isinstance(kept, _core.SenderEnd | _core.ReceiverEnd):
+        return [kept]
+    if not hasattr(kept, "_inherited"):
+        raise TypeError(f"a {type(kept).__name__} is not something that close_inherited could close")
+    inherited: list[Inheritable] = kept._inherited()
+    return inherited

@@ -13,8 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, cast
 
 from ipc_channel import _core
-from ipc_channel.codecs.pickled import make_handle
-from ipc_channel.codecs.typed import TypedCodec
+from ipc_channel.codecs.reduction import form_of, make_handle
 from ipc_channel.errors import ClosedError
 
 __all__ = ["reduce_end"]
@@ -41,14 +40,8 @@ def reduce_end(handle: "_core.Handle") -> Any:
         )
     popen = sys.modules["multiprocessing.context"].get_spawning_popen()
     carried = _into_queue(handle) if popen is None else _into_child(handle, popen)
-    label: int | None = None
-    form: tuple[Any, ...] = ()
-    if isinstance(handle, _core.SenderEnd | _core.ReceiverEnd):
-        label = handle.label
-        codec: object = handle.codec
-        if isinstance(codec, TypedCodec):
-            form = (codec.form,)
-    return _rebuild, (type(handle), _bare_class(handle), label, form, carried)
+    label = handle.label if isinstance(handle, _core.SenderEnd | _core.ReceiverEnd) else None
+    return _rebuild, (type(handle), _bare_class(handle), label, form_of(handle), carried)
 
 
 def _multiprocessing_pickles() -> bool:

@@ -9,9 +9,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast, get_args, overload
 
 from ipc_channel import _core
+from ipc_channel.codecs.choice import UNSET, codec_for
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
-from ipc_channel.codecs.pickled import PICKLED
-from ipc_channel.codecs.typed import typed_codec
 from ipc_channel.errors import ClosedError, ConnectError
 
 __all__ = ["Passing", "inherit", "passing"]
@@ -216,7 +215,7 @@ def _wanted(form: Any) -> _Wanted:
     codec = kind.codec
     if kind.generic:
         (parameter,) = get_args(form) or (Any,)
-        codec = PICKLED if parameter is Any else typed_codec(parameter)
+        codec = codec_for(UNSET if parameter is Any else parameter)
     return _Wanted(form, kind, codec)
 
 
