@@ -274,7 +274,7 @@ def test_a_crowd_of_four_thousand() -> None:
         ("one_message_each(300, 20, 70_000, 1)", 300),
         ("unread(100_000)", 100_000),
         ("unread(1000, 70_000)", 1000),
-        ("many_channels(200, 500)", 100_000),
+        ("many_channels(60, 2000)", 120_000),
     ],
 )
 def test_with_1024_descriptors_and_without_privileges(what: str, expected: int) -> None:
