@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import os
 import pickle
+import resource
 import select
 import signal
 import sys
@@ -138,9 +139,10 @@ def _run(
         os._exit(0)
 
 
-def start_as_child(lifetime: int = LIFETIME) -> None:
-    """First thing in a child: it neither outlives its parent nor its time."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def start_as_child(lifetime: int = LIFETIME, with_parent: bool = True) -> None:
+    """First thing in a child: it outlives neither its time nor, unless it may, its parent."""
+    if with_parent:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, file=2, all_threads=True, chain=True)
@@ -159,12 +161,12 @@ def warm_up() -> None:
         for size in (*[8] * 64, 70_000):
             sender.send(bytes(size))
             receiver.recv(TIMEOUT)
-        before = len(os.listdir("/proc/self/fd"))
-        for timeout in (0.0005, 0.005, 0.05):
+        for timeout in (0.0005, 0.005, 0.05, 0.5):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
             with contextlib.suppress(ipc.RecvTimeout):
                 raise AssertionError(f"nobody sent {receiver.recv(timeout)!r}")
-            if len(os.listdir("/proc/self/fd")) > before:
-                return  # it did wait: on a busy machine the time may be over before the wait begins
+            if resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > before:
+                return  # it did sleep: on a busy machine the time may be over before the wait begins
 
 
 def ends_among(value: Any) -> list[Any]:

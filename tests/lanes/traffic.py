@@ -65,7 +65,7 @@ def send_with_handles(sender: ipc.Sender[Note], message: Note, files: int = 0, r
     if not files and not replies:
         sender.send(message)
         return
-    message.files = [ipc.Fd(0)] * files
+    message.files = [ipc.Fd(0) for _ in range(files)]
     made = [ipc.channel(int) for _ in range(replies)]
     message.replies = [reply for reply, _ in made]
     try:
