@@ -214,15 +214,19 @@ class Actor:
         with ipc.ReceiverSet[int]() as receivers:
             receivers.add(self.ends[by], by)
             events = receivers.select(timeout)
-            if events == [ipc.Closed(by)]:
-                self.ends.pop(by).close()  # it has left the set for good
-                raise ipc.Disconnected
-            self.ends[by] = receivers.remove(by)
+            if events[-1:] == [ipc.Closed(by)]:
+                # It has left the set for good. In its place: one that has ended too.
+                events.pop()
+                self.ends[by].close()
+                sender, self.ends[by] = ipc.channel(Parcel) if self.typed else ipc.channel()
+                sender.close()
+                if not events:
+                    raise ipc.Disconnected
+            else:
+                self.ends[by] = receivers.remove(by)
         if not events:
             raise ipc.Empty
-        [event] = events
-        assert isinstance(event, ipc.Received), event
-        return [event.message]
+        return [event.message for event in events if isinstance(event, ipc.Received)]
 
     def drain(self, by: int, count: int) -> list[tuple[int, list[int]]]:
         """Exactly so many."""

@@ -325,9 +325,6 @@ class Program:
             if not waits and outcome in (Raised("Empty"), Raised("RecvTimeout")):
                 return True  # the end of what a killed process may have sent need not be there at once
             self.expect(outcome, Raised("Disconnected"))
-            if way == "set":
-                self.lose(end)
-                self.let_go(process, end)
             return False
         self.match(process, end, outcome)
         return True
