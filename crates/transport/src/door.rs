@@ -29,10 +29,12 @@ pub fn make() -> Result<(OwnedFd, OwnedFd)> {
 /// [`Error::Protocol`].
 pub fn accept(listening: &OwnedFd) -> Result<Option<OwnedFd>> {
     loop {
-        let waits = rustix::fs::fcntl_getfl(listening)
-            .is_ok_and(|flags| !flags.contains(OFlags::NONBLOCK));
+        let waits =
+            rustix::fs::fcntl_getfl(listening).is_ok_and(|flags| !flags.contains(OFlags::NONBLOCK));
         if waits {
-            return Err(Error::Protocol("the door of this channel was tampered with".into()));
+            return Err(Error::Protocol(
+                "the door of this channel was tampered with".into(),
+            ));
         }
         match rustix::net::accept_with(listening, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(connection) => return Ok(Some(connection)),

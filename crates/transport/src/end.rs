@@ -483,7 +483,9 @@ impl Inner {
             alarm: Alarm::new()?,
             watched,
         };
-        readiness.epoll.add(readiness.watched.as_fd(), 0, interest)?;
+        readiness
+            .epoll
+            .add(readiness.watched.as_fd(), 0, interest)?;
         readiness
             .epoll
             .add(readiness.alarm.as_fd(), 1, Interest::Readable)?;

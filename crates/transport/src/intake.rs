@@ -394,7 +394,10 @@ impl Resident for Intake {
 
     fn before_fork(&self, _socket: BorrowedFd<'_>) {
         let mut state = self.state.lock();
-        let sources = state.many.iter_mut().flat_map(|many| many.sources.iter_mut());
+        let sources = state
+            .many
+            .iter_mut()
+            .flat_map(|many| many.sources.iter_mut());
         for lane in sources.flatten().filter_map(|source| source.lane.as_mut()) {
             lane.before_fork();
         }
@@ -637,17 +640,16 @@ fn first_packet(socket: BorrowedFd<'_>, beginning: &mut [u8; HEADER_LEN]) -> Res
     if len == BELL.len() && beginning[0] == BELL[0] {
         return Ok(if beside { First::Damaged } else { First::Bell });
     }
-    Ok(match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
-        Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
-        Some(Ok(_)) => First::Control,
-        _ => First::Damaged,
-    })
+    Ok(
+        match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+            Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
+            Some(Ok(_)) => First::Control,
+            _ => First::Damaged,
+        },
+    )
 }
 
-fn first_packet_again(
-    socket: BorrowedFd<'_>,
-    beginning: &mut [u8; HEADER_LEN],
-) -> Result<First> {
+fn first_packet_again(socket: BorrowedFd<'_>, beginning: &mut [u8; HEADER_LEN]) -> Result<First> {
     Ok(match socket::peek_bytes(socket, beginning)? {
         Some((1, false)) if beginning[0] == BELL[0] => First::Bell,
         Some((len, _)) => match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
@@ -772,13 +774,8 @@ impl Source {
                     }))
                 }
             }
-            _ => framed(
-                lane,
-                &mut self.link,
-                record,
-                leftovers,
-            )
-            .and_then(|message| deliver(Taken::Message(message))),
+            _ => framed(lane, &mut self.link, record, leftovers)
+                .and_then(|message| deliver(Taken::Message(message))),
         };
         if matches!(outcome, Ok(_) | Err(Error::Protocol(_))) {
             self.owed |= lane.take(record);
@@ -832,10 +829,7 @@ fn framed(
 }
 
 /// The announcement at the head of a queue, and its descriptors.
-fn announced(
-    socket: BorrowedFd<'_>,
-    leftovers: &mut Leftovers,
-) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+fn announced(socket: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut packet = [0; HEADER_LEN + control::PLACE_LEN];
     match socket::peek(socket, &mut packet)? {
         Peeked::Packet {
@@ -979,7 +973,8 @@ impl Many {
     fn find_alone(&mut self) {
         self.alone = None;
         if self.live == 1 && self.doors.is_empty() && self.stranded.is_empty() {
-            let alone = |source: &Source| source.lane.as_ref().is_some_and(|lane| !lane.is_shared());
+            let alone =
+                |source: &Source| source.lane.as_ref().is_some_and(|lane| !lane.is_shared());
             let place = self.sources.iter().position(Option::is_some);
             self.alone = place.filter(|place| self.sources[*place].as_ref().is_some_and(alone));
         }
@@ -1049,11 +1044,7 @@ impl Many {
         self.heads.pop();
     }
 
-    fn look(
-        &mut self,
-        primary: BorrowedFd<'_>,
-        leftovers: &mut Leftovers,
-    ) -> Result<Next> {
+    fn look(&mut self, primary: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<Next> {
         // What follows in the sources that were taken from belongs to the last look, too: see the proof.
         let mut work = WORK_A_LOOK;
         while let Some(token) = self.taken.pop() {
@@ -1437,7 +1428,9 @@ impl Many {
         for place in 0..self.doors.len() {
             while *work > 0 {
                 *work -= 1;
-                let Some(door) = self.doors.get(place) else { break };
+                let Some(door) = self.doors.get(place) else {
+                    break;
+                };
                 match door::accept(door) {
                     Ok(Some(connection)) => self.let_in(connection, primary, work, leftovers)?,
                     Ok(None) => break,

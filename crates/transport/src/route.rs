@@ -209,13 +209,13 @@ impl Route {
         if seat.is_some() {
             return Ok(Attempt::SocketFull);
         }
-        if state.own.is_none() {
-            if let Some(door) = state.door.clone() {
-                state.own = Some(Own::new(door::connect(door.as_fd())?));
-                // A process that sends once and ends needs no lane.
-                if let Sent::Whole = state.send_by_packet(primary, frame, seat)? {
-                    return Ok(Attempt::Sent);
-                }
+        if state.own.is_none()
+            && let Some(door) = state.door.clone()
+        {
+            state.own = Some(Own::new(door::connect(door.as_fd())?));
+            // A process that sends once and ends needs no lane.
+            if let Sent::Whole = state.send_by_packet(primary, frame, seat)? {
+                return Ok(Attempt::Sent);
             }
         }
         if state.open_lane(primary, self.capacity)? {
@@ -419,7 +419,9 @@ impl State {
     }
 
     fn count_packet(&mut self, stamp: u64, len: usize) {
-        self.occupied = self.occupied.saturating_add(PACKET_COST + 2 * len.min(MAX_PACKET));
+        self.occupied = self
+            .occupied
+            .saturating_add(PACKET_COST + 2 * len.min(MAX_PACKET));
         if stamp.saturating_sub(self.burst_began) > BURST_NS {
             self.burst_began = stamp;
             self.burst = 0;

@@ -301,9 +301,10 @@ impl<'a> Luggage<'a> {
         match handle {
             HandleRef::Sender(sender) => {
                 let same = |other: &Sender| Arc::ptr_eq(&other.route, &sender.route);
-                let times = parcel.handles.iter().filter(
-                    |(other, _)| matches!(other, HandleRef::Sender(other) if same(other)),
-                );
+                let times = parcel
+                    .handles
+                    .iter()
+                    .filter(|(other, _)| matches!(other, HandleRef::Sender(other) if same(other)));
                 let alone =
                     times.count() == 1 && sender.route.is_alone() && !carrier.is_some_and(same);
                 let socket = sender.end.socket()?;

@@ -16,10 +16,13 @@ use ipc_channel_transport::{
 };
 
 fn send(sender: &Sender, payload: &[u8]) -> Result<(), Error> {
-    let outgoing = Outgoing::new(&Parcel {
-        payload,
-        ..Parcel::default()
-    }, None)?;
+    let outgoing = Outgoing::new(
+        &Parcel {
+            payload,
+            ..Parcel::default()
+        },
+        None,
+    )?;
     sender.publish(&outgoing, soon())?;
     outgoing.delivered();
     Ok(())

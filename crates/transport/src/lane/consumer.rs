@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN, UNIT, WAITER,
-    WAITING, record_len, unpack,
+    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN,
+    UNIT, WAITER, WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory, system};
@@ -327,7 +327,12 @@ fn map_ring(
 ) -> Result<RingMemory> {
     let len = check_ring(file, offset, len)?;
     let region = map(file, offset, len)?;
-    Ok(RingMemory::new(region, file.clone(), offset, ledger.clone()))
+    Ok(RingMemory::new(
+        region,
+        file.clone(),
+        offset,
+        ledger.clone(),
+    ))
 }
 
 /// Whatever the kernel says against a file of the peer's making is the peer's doing.

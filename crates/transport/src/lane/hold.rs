@@ -23,12 +23,7 @@ pub struct RingMemory {
 
 impl RingMemory {
     /// A ring in `file`.
-    pub fn new(
-        region: Region,
-        file: Arc<OwnedFd>,
-        offset: u64,
-        ledger: Arc<Ledger>,
-    ) -> RingMemory {
+    pub fn new(region: Region, file: Arc<OwnedFd>, offset: u64, ledger: Arc<Ledger>) -> RingMemory {
         RingMemory {
             ledger,
             region,

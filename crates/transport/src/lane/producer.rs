@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
     ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
-    PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack, record_len,
+    PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack,
+    record_len,
 };
 use crate::lane::sizes::{
     CHUNK, FIRST_RING, LARGEST_OVERFLOW, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,

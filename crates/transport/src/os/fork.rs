@@ -183,7 +183,10 @@ pub fn install_hooks(before: fn(), in_child: fn()) {
     HOOKS.get_or_init(|| (before, in_child));
 }
 
-static HOOKS: OnceLock<(fn(), fn())> = OnceLock::new();
+static HOOKS: OnceLock<Hooks> = OnceLock::new();
+
+/// Before a fork, and after it in the child.
+type Hooks = (fn(), fn());
 
 /// Runs a hook as if inside the gate, which this thread has closed for all others.
 fn run(hook: fn()) {

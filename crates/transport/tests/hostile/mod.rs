@@ -350,10 +350,13 @@ impl HostileReceiver {
 }
 
 pub fn send(sender: &Sender, payload: &[u8], deadline: Deadline) -> Result<(), Error> {
-    let outgoing = Outgoing::new(&Parcel {
-        payload,
-        ..Parcel::default()
-    }, None)?;
+    let outgoing = Outgoing::new(
+        &Parcel {
+            payload,
+            ..Parcel::default()
+        },
+        None,
+    )?;
     sender.publish(&outgoing, deadline)?;
     outgoing.delivered();
     Ok(())
