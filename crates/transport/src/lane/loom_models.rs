@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::lane::budget;
 use crate::lane::consumer::{Consumer, Place, Record};
 use crate::lane::hold::Hold;
-use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, KEPT, Kind, TAIL};
+use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, Kind, PINNED, TAIL};
 use crate::lane::producer::{Producer, Published};
 use crate::lane::sizes::FIRST_RING;
 use crate::os::descriptor;
@@ -427,7 +427,7 @@ fn what_the_old_owner_holds_outlives_a_move() {
         reader.join().unwrap();
         receiver.join().unwrap();
         // The producer clears it when it gives the ring up.
-        seen(usize::from(tail(&producer) & KEPT == 0));
+        seen(usize::from(tail(&producer) & PINNED == 0));
     });
 }
 
@@ -453,7 +453,7 @@ fn what_the_old_owner_holds_outlives_a_move_from_another_ring() {
         }
         reader.join().unwrap();
         receiver.join().unwrap();
-        if tail(&producer) & KEPT == 0 {
+        if tail(&producer) & PINNED == 0 {
             seen(0);
         }
     });
