@@ -1164,6 +1164,8 @@ impl Many {
                 continue;
             };
             if source.queued {
+                // Only how far it is now: that belongs to this batch.
+                lane.has_news();
                 continue;
             }
             match lane.peek() {
