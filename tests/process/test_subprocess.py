@@ -50,8 +50,8 @@ def test_a_sender_is_duplicated_and_a_receiver_moves() -> None:
     jobs, jobs_receiver = ipc.channel(int)
     results, results_receiver = ipc.channel(int)
     with ipc.passing(jobs_receiver, results) as passing:
+        assert jobs_receiver.closed, "it is set aside"
         child = launch(DOUBLING, passing)
-        assert not jobs_receiver.closed, "it moves when the block ends"
     assert jobs_receiver.closed
     with pytest.raises(ipc.ClosedError, match="moved"):
         jobs_receiver.recv(0)
