@@ -1,6 +1,6 @@
 //! Ends that come into this process by other ways than messages, and forks.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use ipc_channel_transport as transport;
