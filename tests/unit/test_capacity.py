@@ -87,7 +87,7 @@ def test_send_waits_until_a_message_is_received() -> None:
         assert not receiver.poll()
 
 
-def test_send_many_waits_and_its_timeout_less_send_is_whole() -> None:
+def test_send_many_waits_for_room() -> None:
     sender, receiver = ipc.channel(int, capacity=4)
     with sender, receiver:
         thread = threading.Thread(target=sender.send_many, args=(range(1000),))
