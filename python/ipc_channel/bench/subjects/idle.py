@@ -45,6 +45,7 @@ def _blocked(effort: Effort) -> Figures:
 
 
 def _wait(control: Control, receiver: ipc.Receiver[int], way: str) -> None:
+    last: object
     with receiver:
         match way:
             case "in recv":

@@ -3,7 +3,7 @@
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import cycle
 from typing import Any, Final
@@ -172,9 +172,17 @@ def _sets(effort: Effort) -> Figures:
 _WORDS: Final = "This is a test string of medium size"
 
 
-def _variant(enum: str, number: int, *types: Any) -> Any:
-    fields = [(f"field{position}", form) for position, form in enumerate(types)]
-    return msgspec.defstruct(f"{enum}{number}", fields, tag=number, array_like=True)
+def _variants(enum: str, shapes: Sequence[Sequence[Any]]) -> list[Any]:
+    """A tagged struct for each variant; a shape is the types of its fields."""
+    return [
+        msgspec.defstruct(
+            f"{enum}{number}",
+            [(f"field{position}", form) for position, form in enumerate(shape)],
+            tag=number,
+            array_like=True,
+        )
+        for number, shape in enumerate(shapes)
+    ]
 
 
 def _union(variants: Iterable[Any]) -> Any:
@@ -183,18 +191,10 @@ def _union(variants: Iterable[Any]) -> Any:
 
 def _enums() -> dict[str, list[Any]]:
     """An instance of each variant. A Rust enum with data is a union of tagged structs here."""
-    small = [_variant("Small", n, *types) for n, types in enumerate([[], [], [int] * 2, [int] * 3, [str], [], []])]
-    medium = [_variant("Medium", number, int) for number in range(27)]
-    fractured = [
-        _variant("Fractured", n, *types) for n, types in enumerate([[], [list[int]], [int] * 10, [int], [int] * 3])
-    ]
-    nested = [
-        _variant("Nested", 0),
-        _variant("Nested", 1, _union(small)),
-        _variant("Nested", 2, _union(medium)),
-        _variant("Nested", 3, _union(fractured)),
-        _variant("Nested", 4, int),
-    ]
+    small = _variants("Small", [[], [], [int] * 2, [int] * 3, [str], [], []])
+    medium = _variants("Medium", [[int]] * 27)
+    fractured = _variants("Fractured", [[], [list[int]], [int] * 10, [int], [int] * 3])
+    nested = _variants("Nested", [[], [_union(small)], [_union(medium)], [_union(fractured)], [int]])
     return {
         "small": [
             small[0](), small[1](), small[2](23, 42), small[3](23, 42, 243), small[4](_WORDS), small[5](), small[6](),
