@@ -237,10 +237,11 @@ def _transfer_enums(effort: Effort) -> Figures:
 
 _PING_PONG_SIZE: Final = 4 << 20
 _PING_PONGS: Final = 100
+_QUICK_PING_PONGS: Final = 4
 _JOIN_TIMEOUT: Final = 60.0
 
 
-def _ping_pong(_: Effort) -> Figures:
+def _ping_pong(effort: Effort) -> Figures:
     try:
         numpy: Any = importlib.import_module("numpy")
     except ImportError:
@@ -257,13 +258,14 @@ def _ping_pong(_: Effort) -> Figures:
         content += 1
         return memory
 
+    turns = _QUICK_PING_PONGS if effort.quick else _PING_PONGS
     return {
-        "copied": _ping_pong_of(copied, ipc.SharedMemory.filled(0, _PING_PONG_SIZE)),
-        "in place": _ping_pong_of(in_place, ipc.SharedMemory.create(_PING_PONG_SIZE, mutable=True)),
+        "copied": _ping_pong_of(copied, ipc.SharedMemory.filled(0, _PING_PONG_SIZE), turns),
+        "in place": _ping_pong_of(in_place, ipc.SharedMemory.create(_PING_PONG_SIZE, mutable=True), turns),
     }
 
 
-def _ping_pong_of(turn: Callable[[ipc.SharedMemory], ipc.SharedMemory], memory: ipc.SharedMemory) -> float:
+def _ping_pong_of(turn: Callable[[ipc.SharedMemory], ipc.SharedMemory], memory: ipc.SharedMemory, turns: int) -> float:
     there, received_there = ipc.channel(ipc.SharedMemory)
     sent_back, back = ipc.channel(ipc.SharedMemory)
 
@@ -278,15 +280,15 @@ def _ping_pong_of(turn: Callable[[ipc.SharedMemory], ipc.SharedMemory], memory: 
         with there:
             echo.start()
             start = time.perf_counter()
-            for _ in range(_PING_PONGS // 2):
+            for _ in range(turns // 2):
                 with turn(memory) as changed:
                     there.send(changed)
                 memory = back.recv()
             took = time.perf_counter() - start
         echo.join(_JOIN_TIMEOUT)
     with memory:
-        check(memory == bytes([_PING_PONGS]) * _PING_PONG_SIZE, "the memory differs")
-    return took / _PING_PONGS
+        check(memory == bytes([turns]) * _PING_PONG_SIZE, "the memory differs")
+    return took / turns
 
 
 _FAMILY: Final = "The shapes of the Rust crate's own benchmarks, in one process"
