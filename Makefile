@@ -74,7 +74,7 @@ format: $(TOOLS)  ## rewrite the sources as `make check` wants them
 	cargo fmt --manifest-path benchmarks/rust-peer/Cargo.toml
 
 bench: $(CORE) target/bench/ready target/rust-peer/release/rust-peer  ## measure, beside other libraries; BENCH= takes the options of `ipc-channel bench`
-	$(BENCH_PYTHON) -m ipc_channel bench --rust-peer target/rust-peer/release/rust-peer \
+	PYTHONPATH=$(CURDIR)/python $(BENCH_PYTHON) -m ipc_channel bench --rust-peer target/rust-peer/release/rust-peer \
 		--json target/bench/results.json --chart target/bench/chart.svg $(BENCH)
 
 wheel: dist/built  ## the wheel, in dist/
@@ -105,7 +105,6 @@ target/bench/ready: $(TOOLS) constraints.txt benchmarks/constraints.txt
 	$(BENCH_PYTHON) -m pip install --quiet --constraint constraints.txt anyio msgspec numpy rich typing_extensions
 	sed '/^#/d' benchmarks/constraints.txt | while read -r rival; do \
 		$(BENCH_PYTHON) -m pip install --quiet "$$rival" || echo "could not be installed: $$rival" >&2; done
-	echo '$(CURDIR)/python' >"$$($(BENCH_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tree.pth"
 	@touch $@
 
 target/rust-peer/release/rust-peer: $(wildcard benchmarks/rust-peer/Cargo.* benchmarks/rust-peer/src/*.rs)

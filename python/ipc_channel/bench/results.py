@@ -34,6 +34,8 @@ class Machine(msgspec.Struct, frozen=True):
     memory: int
     kernel: str
     python: str
+    load: float
+    """How many processes, on average, were running in the minute before it all began."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -53,6 +53,7 @@ def measure(plan: Plan, console: "Console") -> Results:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     rounds = plan.rounds or (_QUICK_ROUNDS if plan.quick else _ROUNDS)
+    machine = _machine()  # now, since its load should be that of others
     effort = Effort(_QUICK_SECONDS if plan.quick else _SECONDS, plan.quick, plan.rust_peer)
     everybody = contestants(plan.rust_peer)
     missing = {each.key: each.missing for each in everybody if each.missing}
@@ -76,7 +77,7 @@ def measure(plan: Plan, console: "Console") -> Results:
                 one.next(turn, effort)
                 bar.advance(task)
             measured.append(one.result(judged=not plan.quick))
-    return Results(_machine(), plan.quick, rounds, effort.seconds, list(everybody), measured)
+    return Results(machine, plan.quick, rounds, effort.seconds, list(everybody), measured)
 
 
 def _rounds_of(subject: Subject, rounds: int) -> int:
@@ -191,6 +192,7 @@ def _machine() -> Machine:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         kernel=f"Linux {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
+        load=round(os.getloadavg()[0], 2),
     )
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show", "show_list"]
 
+_BUSY: Final = 0.25
+"""The load average, for each core, from which on figures are doubtful."""
 _UNLIMITED: Final = 10_000
 """Columns of a terminal in which any table finds room."""
 
@@ -205,3 +207,10 @@ def _show_end(results: Results, console: "Console") -> None:
         )
     for line in lines:
         console.print(line, markup=False, highlight=False)
+    if machine.load > _BUSY * machine.cores:
+        console.print(
+            f"When it began, the load average was {machine.load}: other programs have disturbed these figures.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
