@@ -52,7 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.chart is not None:
             from ipc_channel.bench.chart import draw
 
-            Path(arguments.chart).write_text(draw(results), encoding="utf-8")
+            picture = draw(results)
+            if picture is None:
+                _say(f"nothing was measured that the picture shows: {arguments.chart} is not written")
+            else:
+                Path(arguments.chart).write_text(picture, encoding="utf-8")
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ValueError as error:
@@ -66,5 +70,9 @@ _WIDTH = 200
 
 
 def _fail(text: str) -> int:
-    print(f"ipc-channel bench: {text}", file=sys.stderr)
+    _say(text)
     return 1
+
+
+def _say(text: str) -> None:
+    print(f"ipc-channel bench: {text}", file=sys.stderr)

@@ -71,11 +71,11 @@ class _Panel:
         return _HEAD + _STEP * len(self.contestants)
 
 
-def draw(results: Results) -> str:
-    """The picture as SVG. Raises ValueError if nothing was measured that it shows."""
+def draw(results: Results) -> str | None:
+    """The picture as SVG; None if nothing was measured that it shows."""
     panels = [panel for subject in results.subjects for panel in _panels(subject, results)]
     if not panels:
-        raise ValueError("nothing was measured that the picture shows")
+        return None
     parts: list[str] = []
     bottoms = [float(_TOP)] * _COLUMNS
     for panel in panels:
