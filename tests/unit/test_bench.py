@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def run_rounds(
 
     asked: list[str] = []
 
-    def in_a_process(task: Task, timeout: float) -> Answer:
+    def in_a_process(task: Task, timeout: float, environment: Mapping[str, str]) -> Answer:
         asked.append(task.rival)
         return answer(task.rival)
 
@@ -368,7 +368,7 @@ def test_a_measurement_that_hangs_is_killed_with_its_children(monkeypatch: pytes
     mark = uuid.uuid4().hex
     monkeypatch.setenv(MARK, mark)
     with pytest.raises(rounds._Failure, match=r"not done after 1.5 s"):
-        rounds._in_a_process(Task("blocked", OURS, Effort(0.1)), timeout=1.5)  # it waits for 10 s
+        rounds._in_a_process(Task("blocked", OURS, Effort(0.1)), timeout=1.5, environment={})  # it waits for 10 s
     wait_until(lambda: not marked(mark))
 
 

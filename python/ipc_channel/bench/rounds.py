@@ -6,7 +6,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ _ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 1
 _SECONDS: Final = 0.5
 _QUICK_SECONDS: Final = 0.01
+_KEEPS_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+"""What glibc reads when a program starts, the first at the largest value that every version takes; other C libraries
+ignore both."""
 _LINES: Final = 1
 """Lines of a failed measurement's standard error that the table shows."""
 
@@ -101,7 +104,11 @@ class _Rounds:
             if rival in self._unavailable or rival in self._failures:
                 continue
             try:
-                answer = _in_a_process(Task(self._subject.key, rival, effort), self._subject.timeout)
+                answer = _in_a_process(
+                    Task(self._subject.key, rival, effort),
+                    self._subject.timeout,
+                    _KEEPS_MEMORY if self._subject.keeps_memory else {},
+                )
             except _Failure as failure:
                 self._failures[rival] = str(failure)
                 continue
@@ -159,7 +166,7 @@ def _verdict(target: Target, reached: float | None, *, judged: bool) -> Verdict:
     return Verdict(target.text, target.unit, reached, met)
 
 
-def _in_a_process(task: Task, timeout: float) -> Answer:
+def _in_a_process(task: Task, timeout: float, environment: Mapping[str, str]) -> Answer:
     """One measurement. Whatever happens, neither its process nor any child of that is left."""
     # A session of its own is a process group of its own, which can be killed as a whole. Ctrl-C reaches only us.
     process = subprocess.Popen(
@@ -167,6 +174,7 @@ def _in_a_process(task: Task, timeout: float) -> Answer:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
         start_new_session=True,
     )
     try:

@@ -100,6 +100,10 @@ class Subject:
     """For a measurement that is long and steady."""
     timeout: float = 60.0
     """Seconds after which a measurement is given up."""
+    keeps_memory: bool = False
+    """Whether the C library keeps what is freed, for everybody. By default it may give a large block back to the
+    kernel and take it anew for each message, and whether it does depends on what else happens to lie in memory: that
+    would be measured instead of the message."""
     chart: Sequence[str] = ()
     """The metrics that the picture shows."""
 
