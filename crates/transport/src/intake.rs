@@ -1045,41 +1045,16 @@ impl Many {
     }
 
     fn look(&mut self, primary: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<Next> {
-        // What follows in the sources that were taken from belongs to the last look, too: see the proof.
-        let mut work = WORK_A_LOOK;
-        while let Some(token) = self.taken.pop() {
-            if let Err(error) = self.read_socket(primary, token, &mut work, leftovers) {
-                self.taken.push(token);
-                return Err(error);
+        match self.look_in_order(primary, leftovers) {
+            Ok(Some(next)) => return Ok(next),
+            Ok(None) => {}
+            // Taking what is there gives room for what could not be had.
+            Err(Error::TooManyHandles(text)) => {
+                self.refresh_lanes(leftovers)?;
+                let next = self.earliest(u64::MAX, leftovers)?;
+                return next.ok_or(Error::TooManyHandles(text));
             }
-        }
-        if self.new_door {
-            self.open_doors(primary, &mut work, leftovers)?;
-        }
-        self.refresh_lanes(leftovers)?;
-        if let Some(next) = self.earliest(self.horizon, leftovers)? {
-            return Ok(next);
-        }
-        // What is found in the first look and was sent during it is covered by the second.
-        for _ in 0..2 {
-            let now = clock::now();
-            if let Err(error) = self.look_at_sockets(primary, leftovers) {
-                // Taking what is there gives room for what could not be had.
-                if matches!(error, Error::TooManyHandles(_))
-                    && let Some(next) = self.earliest(u64::MAX, leftovers)?
-                {
-                    return Ok(next);
-                }
-                return Err(error);
-            }
-            self.refresh_lanes(leftovers)?;
-            self.begin_batch(now);
-            if let Some(next) = self.earliest(now, leftovers)? {
-                return Ok(next);
-            }
-            if self.heads.is_empty() {
-                break;
-            }
+            Err(error) => return Err(error),
         }
         if let Some(next) = self.earliest(u64::MAX, leftovers)? {
             return Ok(next);
@@ -1096,6 +1071,43 @@ impl Many {
             return Err(Error::Disconnected);
         }
         Err(Error::Empty)
+    }
+
+    /// The earliest message, if it is certain that nothing else was sent before it.
+    fn look_in_order(
+        &mut self,
+        primary: BorrowedFd<'_>,
+        leftovers: &mut Leftovers,
+    ) -> Result<Option<Next>> {
+        // What follows in the sources that were taken from belongs to the last look, too: see the proof.
+        let mut work = WORK_A_LOOK;
+        while let Some(token) = self.taken.pop() {
+            if let Err(error) = self.read_socket(primary, token, &mut work, leftovers) {
+                self.taken.push(token);
+                return Err(error);
+            }
+        }
+        if self.new_door {
+            self.open_doors(primary, &mut work, leftovers)?;
+        }
+        self.refresh_lanes(leftovers)?;
+        if let Some(next) = self.earliest(self.horizon, leftovers)? {
+            return Ok(Some(next));
+        }
+        // What is found in the first look and was sent during it is covered by the second.
+        for _ in 0..2 {
+            let now = clock::now();
+            self.look_at_sockets(primary, leftovers)?;
+            self.refresh_lanes(leftovers)?;
+            self.begin_batch(now);
+            if let Some(next) = self.earliest(now, leftovers)? {
+                return Ok(Some(next));
+            }
+            if self.heads.is_empty() {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Everything that is there now belongs to one batch, and what comes later to the next: nobody whose stamps
@@ -1426,7 +1438,6 @@ impl Many {
         while let Some(connection) = self.stranded.pop() {
             self.let_in(connection, primary, work, leftovers)?;
         }
-        self.new_door = false;
         for place in 0..self.doors.len() {
             while *work > 0 {
                 *work -= 1;
@@ -1446,6 +1457,7 @@ impl Many {
                 }
             }
         }
+        self.new_door = false;
         Ok(())
     }
 
