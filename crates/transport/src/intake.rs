@@ -1045,16 +1045,24 @@ impl Many {
     }
 
     fn look(&mut self, primary: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<Next> {
-        match self.look_in_order(primary, leftovers) {
-            Ok(Some(next)) => return Ok(next),
-            Ok(None) => {}
-            // Taking what is there gives room for what could not be had.
-            Err(Error::TooManyHandles(text)) => {
-                self.refresh_lanes(leftovers)?;
-                let next = self.earliest(u64::MAX, leftovers)?;
-                return next.ok_or(Error::TooManyHandles(text));
+        loop {
+            match self.look_in_order(primary, leftovers) {
+                Ok(Some(next)) => return Ok(next),
+                Ok(None) => break,
+                // Taking what is there gives room for what could not be had, and so does whoever has ended.
+                Err(Error::TooManyHandles(text)) => {
+                    self.refresh_lanes(leftovers)?;
+                    if let Some(next) = self.earliest(u64::MAX, leftovers)? {
+                        return Ok(next);
+                    }
+                    let before = self.live;
+                    self.let_ended_go(leftovers);
+                    if self.live == before {
+                        return Err(Error::TooManyHandles(text));
+                    }
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
         if let Some(next) = self.earliest(u64::MAX, leftovers)? {
             return Ok(next);
@@ -1081,12 +1089,15 @@ impl Many {
     ) -> Result<Option<Next>> {
         // What follows in the sources that were taken from belongs to the last look, too: see the proof.
         let mut work = WORK_A_LOOK;
-        while let Some(token) = self.taken.pop() {
+        let mut outcome = Ok(());
+        for token in std::mem::take(&mut self.taken) {
             if let Err(error) = self.read_socket(primary, token, &mut work, leftovers) {
+                // The others are looked at all the same: they may give room for this one.
                 self.taken.push(token);
-                return Err(error);
+                outcome = Err(error);
             }
         }
+        outcome?;
         if self.new_door {
             self.open_doors(primary, &mut work, leftovers)?;
         }
