@@ -195,7 +195,7 @@ impl Many {
             // Its queue is known to be empty: closed at once, it makes room for the next one.
             return;
         }
-        leftovers.fds.extend(source.into_unknown());
+        leftovers.spent.extend(source.into_unknown());
     }
 
     /// See the module: whether one lane is all there is besides the socket.
@@ -232,8 +232,11 @@ impl Many {
         })
     }
 
+    /// Makes sure that the descriptors tell of what comes next; false if something is here already.
     pub(super) fn rest(&mut self) -> bool {
-        if !self.heads.is_empty() {
+        // With the last message taken, the end of the stream is here, of which no descriptor tells any more.
+        let has_ended = self.primary_ended && self.ended == self.live && !self.over;
+        if has_ended || !self.heads.is_empty() {
             return false;
         }
         let mut quiet = true;
@@ -624,7 +627,7 @@ impl Many {
     ) -> Result<()> {
         let (packet, mut fds) = announced(socket, leftovers)?;
         let outcome = self.act_on(&packet, index, &mut fds);
-        leftovers.fds.append(&mut fds);
+        leftovers.spent.append(&mut fds);
         if matches!(outcome, Ok(()) | Err(Error::Protocol(_))) {
             socket::discard(socket)?;
         }
@@ -702,7 +705,7 @@ impl Many {
                     Err(Error::Protocol(text)) => {
                         let door = self.doors.swap_remove(place);
                         self.poll.remove(door.as_fd());
-                        leftovers.fds.push(door);
+                        leftovers.spent.push(door);
                         return Err(Error::Protocol(text));
                     }
                     Err(error) => return Err(error),

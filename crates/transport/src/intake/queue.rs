@@ -78,7 +78,7 @@ pub(super) fn first_packet_again(
 /// take as long as its sender likes.
 pub(super) fn throw_away(socket: BorrowedFd<'_>, leftovers: &mut Leftovers) -> Result<()> {
     if let Peeked::Packet { mut fds, .. } = socket::peek(socket, &mut [0; 1])? {
-        leftovers.fds.append(&mut fds);
+        leftovers.spent.append(&mut fds);
     }
     socket::discard(socket)
 }
@@ -102,12 +102,12 @@ pub(super) fn take_packet<R>(
                 ..
             } => {
                 let came = fds.len();
-                leftovers.fds = fds;
+                leftovers.begin_message(fds);
                 return Err(no_room(came));
             }
             Peeked::Packet { len, fds, .. } => (len, fds),
         };
-        leftovers.fds = fds;
+        leftovers.begin_message(fds);
         let message = match buffer.get(..len) {
             Some(packet) if packet == BELL => {
                 socket::discard(socket)?;
@@ -153,7 +153,7 @@ pub(super) fn announced(
             ..
         } => {
             let came = fds.len();
-            leftovers.fds.append(&mut fds);
+            leftovers.spent.append(&mut fds);
             Err(no_room(came))
         }
         Peeked::Packet { len, fds, .. } => {

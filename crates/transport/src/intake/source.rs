@@ -118,13 +118,14 @@ pub(super) fn framed(
     if record.len >= LARGE && !lane.is_whole(record) {
         return forged("has a body that its sender has no memory for");
     }
+    leftovers.begin_message(Vec::new());
     let mut tables = vec![0; header.tables_len()?];
     lane.copy_out_from(record, HEADER_LEN, &mut tables);
     if header.ticket > 0 {
         let Some(link) = link else {
             return forged("says that descriptors come with it, and none do");
         };
-        leftovers.fds = link.peek(header.ticket)?;
+        leftovers.begin_message(link.peek(header.ticket)?);
     }
     let body = if header.body_len() < LARGE {
         let mut bytes = vec![0; header.body_len()];

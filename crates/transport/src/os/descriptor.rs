@@ -131,15 +131,32 @@ pub struct Leftovers {
     pub chains: Vec<OwnedFd>,
     /// What is said to be the seat of a one-shot server's client.
     pub seat: Option<OwnedFd>,
+    /// What concerns no message: it is only to be closed.
+    pub spent: Vec<OwnedFd>,
+}
+
+impl Leftovers {
+    /// The descriptors of the next message; what is left of the one before is spent.
+    pub fn begin_message(&mut self, fds: Vec<OwnedFd>) {
+        self.spent.append(&mut self.fds);
+        self.spent.append(&mut self.chains);
+        self.spent.extend(self.seat.take());
+        self.fds = fds;
+    }
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        if self.fds.is_empty() && self.chains.is_empty() && self.seat.is_none() {
+        if self.fds.is_empty()
+            && self.chains.is_empty()
+            && self.spent.is_empty()
+            && self.seat.is_none()
+        {
             return;
         }
         let mut all = std::mem::take(&mut self.fds);
         all.append(&mut self.chains);
+        all.append(&mut self.spent);
         all.extend(self.seat.take());
         close_unknown(all);
     }
