@@ -54,6 +54,8 @@ check-lint: $(TOOLS)
 check-rust: $(TOOLS)
 	cargo fmt --check --all
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --check --manifest-path benchmarks/rust-peer/Cargo.toml
+	cargo clippy --locked --manifest-path benchmarks/rust-peer/Cargo.toml --target-dir target/rust-peer -- -D warnings
 
 check-types: $(CORE)
 	$(BIN)/basedpyright
@@ -73,6 +75,11 @@ format: $(TOOLS)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	cargo fmt --all
+	cargo fmt --manifest-path benchmarks/rust-peer/Cargo.toml
+
+bench: $(CORE) target/bench/ready target/rust-peer/release/rust-peer  ## measure, beside other libraries; BENCH= takes the options of `ipc-channel bench`
+	PYTHONPATH=$(CURDIR)/python $(BENCH_PYTHON) -m ipc_channel bench --rust-peer target/rust-peer/release/rust-peer \
+		--json target/bench/results.json --chart target/bench/chart.svg $(BENCH)
 
 wheel: dist/built  ## the wheel, in dist/
 
@@ -97,6 +104,19 @@ help:  ## this list
 # The lane under a model checker, which takes the place of atomics and locks: hence a build of its own.
 LOOM = RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off cargo test --locked --release --target-dir target/loom \
 	--package ipc-channel-transport --lib lane::loom_models
+# The other libraries live in an environment of their own. One that cannot be installed here is named in the table.
+BENCH_PYTHON := target/bench/venv/bin/python
+
+target/bench/ready: $(TOOLS) constraints.txt benchmarks/constraints.txt
+	rm -rf target/bench/venv && $(PYTHON) -m venv target/bench/venv
+	$(BENCH_PYTHON) -m pip install --quiet --constraint constraints.txt anyio msgspec numpy rich typing_extensions
+	sed '/^#/d' benchmarks/constraints.txt | while read -r rival; do \
+		$(BENCH_PYTHON) -m pip install --quiet "$$rival" || echo "could not be installed: $$rival" >&2; done
+	@touch $@
+
+target/rust-peer/release/rust-peer: $(wildcard benchmarks/rust-peer/Cargo.* benchmarks/rust-peer/src/*.rs)
+	cargo build --release --locked --manifest-path benchmarks/rust-peer/Cargo.toml --target-dir target/rust-peer
+	@touch $@
 
 # A test that hangs where no signal reaches it ends the run with a traceback of all its threads.
 PYTEST = timeout --foreground --signal=ABRT --kill-after=30 1800 $(BIN)/python -m pytest
@@ -118,5 +138,5 @@ dist/built: $(TOOLS) $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md 
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	@touch $@
 
-.PHONY: demo test setup check check-lint check-rust check-types check-stub test-slow test-loom format \
+.PHONY: demo test setup bench check check-lint check-rust check-types check-stub test-slow test-loom format \
 	wheel lock clean help

@@ -31,7 +31,7 @@ USES_OF_A_RECEIVER: dict[str, Callable[[Any], object]] = {
     "recv with a timeout": lambda receiver: receiver.recv(1),
     "try_recv": lambda receiver: receiver.try_recv(),
     "recv_many": lambda receiver: receiver.recv_many(),
-    "recv_view": lambda receiver: receiver.recv_view(),
+    "recv_view": lambda receiver: receiver.recv_view() if isinstance(receiver, ipc.BytesReceiver) else receiver.recv(),
     "poll": lambda receiver: receiver.poll(),
     "next": next,
     "list": list,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ipc_channel_transport as transport;
 use ipc_channel_transport::os::descriptor;
 use ipc_channel_transport::{Deadline, Error, Gone, Hint, Message, Taken, Vain};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
@@ -429,6 +429,11 @@ impl Receiving {
     fn recv_view(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let deadline = timeout::deadline(timeout)?;
+        if !slf.get().plug.is_raw() {
+            return Err(PyTypeError::new_err(
+                "recv_view is for receivers of bytes channels; the messages of others are decoded",
+            ));
+        }
         let end = slf.as_super().get();
         let mut vain = Vain::default();
         loop {

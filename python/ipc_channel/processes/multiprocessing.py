@@ -4,7 +4,6 @@ Nothing is registered there, so that importing this package does not import ``mu
 own ``__reduce_ex__`` comes here when its pickler is at work.
 """
 
-import contextlib
 import functools
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import Any, Final, cast
 
 from ipc_channel import _core
 from ipc_channel.codecs.reduction import form_of, make_handle
-from ipc_channel.errors import ClosedError
 
 __all__ = ["reduce_end"]
 
@@ -96,12 +94,14 @@ def _into_child(handle: "_core.Handle", popen: Any) -> Any:
     """Let the child that is being started inherit a descriptor."""
     cargo = _cargo_of(popen)
     if isinstance(handle, _core.ReceiverEnd):
+        # Set aside for a moment only: it moves once the child has started, and stays if it does not.
         departure = handle.depart()
-        cargo.departures.append(departure)
-        descriptor = departure.fd
+        descriptor = os.dup(departure.fd)
+        departure.abort()
+        cargo.receivers.append(handle)
     else:
         descriptor = _duplicate(handle)
-        cargo.descriptors.append(descriptor)
+    cargo.descriptors.append(descriptor)
     return popen.DupFd(popen.duplicate_for_child(descriptor))
 
 
@@ -111,16 +111,15 @@ class _Cargo:
     def __init__(self) -> None:
         # Under spawn the child inherits these very numbers, so they stay open until it has started.
         self.descriptors: list[int] = []
-        self.departures: list[_core.Departure] = []
+        self.receivers: list[_core.ReceiverEnd] = []
 
     def started(self) -> None:
-        while self.departures:
-            self.departures.pop().commit()
+        for receiver in self.receivers:
+            with contextlib.suppress(ClosedError):  # closed meanwhile, by another thread
+                receiver.depart().commit()
         self.close()
 
     def close(self, close: Callable[[int], None] = os.close) -> None:
-        while self.departures:
-            self.departures.pop().abort()
         while self.descriptors:
             close(self.descriptors.pop())
 

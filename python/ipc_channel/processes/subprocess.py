@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, cast, get_args, overlo
 from ipc_channel import _core
 from ipc_channel.codecs.choice import UNSET, codec_for
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
-from ipc_channel.errors import ClosedError, ConnectError
+from ipc_channel.errors import ClosedError, ConnectError, ProtocolError
 
 __all__ = ["Passing", "inherit", "passing"]
 
@@ -262,6 +262,9 @@ def _adopt(inherited: list[_Inherited], wanted: list[_Wanted]) -> tuple[Any, ...
         for end, want in zip(inherited, wanted, strict=True):
             handle: Any = _core.open_envelope(left[0])
             del left[0]  # it has been taken over
+            if isinstance(handle, _core.SenderEnd) != end.sends or handle.label != end.label:
+                handle.close()
+                raise ProtocolError(f"descriptor {end.descriptor} brought another end than the text says")
             public = want.kind.cls(handle) if want.codec is None else want.kind.cls(handle, want.codec)
             undo.callback(public.close)
             made.append(public)
