@@ -365,6 +365,7 @@ class Program:
             # What is shared stays here too.
             for end in [end for end in given if end.sends]:
                 twin = End(self.name(), end.channel, True)
+                self.say(f"{giver.pid} clones {end.name} as {twin.name}")
                 self.expect(self.do(giver, "clone", end.name, twin.name), None)
                 end.channel.senders += 1
                 giver.ends.append(twin)

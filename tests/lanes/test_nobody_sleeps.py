@@ -89,10 +89,8 @@ class Selecting(Waiting):
         return self.selected.pop(0)
 
     def keep(self, events: list[Any]) -> None:
-        """One call may return several messages."""
-        for event in events:
-            assert isinstance(event, ipc.Received), event
-            self.selected.append(event.message)
+        """One call may return several messages, and the end of the stream after them."""
+        self.selected += [event.message for event in events if isinstance(event, ipc.Received)]
 
     def close(self) -> None:
         self.receivers.close()
