@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod ends;
 mod hostile;
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
 use hostile::{Lane, Victim, contained, honest, soon};
-use ipc_channel_transport::door;
 use ipc_channel_transport::lane::layout::Kind;
 use ipc_channel_transport::os::{clock, socket};
 use ipc_channel_transport::wire::control;
 use ipc_channel_transport::wire::native::PacketKind;
+use ipc_channel_transport::{channel, door};
 
 fn send(socket: &OwnedFd, payload: &[u8]) {
     let mut packet = honest(payload);
@@ -73,5 +74,22 @@ fn what_is_in_a_lane_announced_behind_a_door_goes_before_what_was_sent_later() {
         control::ring(connection.as_fd()).unwrap();
         send(&victim.socket, b"second");
         expect(&victim, &[b"first", b"second"]);
+    });
+}
+
+/// Breaks when a lane is read on because it alone had news at the last look.
+#[test]
+fn what_is_in_the_socket_goes_before_what_was_sent_later_by_a_lane() {
+    contained(|| {
+        let (by_socket, receiver) = channel(0).unwrap();
+        let by_lane = ends::foreign_sender(&by_socket);
+        ends::open_lane(&by_lane, &receiver);
+        for payload in [b"1", b"2", b"3"] {
+            ends::send(&by_socket, payload).unwrap();
+        }
+        ends::send(&by_lane, b"4").unwrap();
+        for expected in [b"1", b"2", b"3", b"4"] {
+            assert_eq!(receiver.recv(soon()).unwrap().payload(), expected);
+        }
     });
 }
