@@ -77,7 +77,7 @@ class Channel:
     receiver: bool = True
     unread: list[Part] = field(default_factory=list)
     vague: set[int] = field(default_factory=set)
-    """Processes that had let all their senders go and may or may not have room again."""
+    """Processes that may or may not have room again: they had let all their senders go, or got another one."""
 
     def messages(self) -> list[Message]:
         """Everything that is unread, and what may be."""
@@ -220,6 +220,13 @@ class Program:
         if end.sends and all(other.channel is not end.channel for other in process.senders()):
             end.channel.vague.add(process.pid)
 
+    def get(self, process: Process, ends: Iterable[End]) -> None:
+        """A process has them now. What it may send by a sender that comes back is another test's concern."""
+        for end in ends:
+            process.ends.append(end)
+            if end.sends:
+                end.channel.vague.add(process.pid)
+
     def full(self, process: Process, channel: Channel) -> bool | None:
         """Whether a bounded channel has no room for this process; None if that cannot be said."""
         if channel.capacity is None:
@@ -237,7 +244,7 @@ class Program:
             message = self.pop(end.channel, number)
             found = {inner.name: inner for inner in message.ends}
             self.expect(sorted(names), sorted(found))
-            process.ends.extend(found.values())
+            self.get(process, found.values())
 
     def pop(self, channel: Channel, number: int) -> Message:
         """The next message, which has that number."""
@@ -381,7 +388,7 @@ class Program:
         self.expect(self.do(taker, "take"), None)
         for end in given:
             self.let_go(giver, end)
-        taker.ends += given
+        self.get(taker, given)
 
     def step_fork(self) -> None:
         if len(self.processes) >= MOST_PROCESSES:

@@ -174,6 +174,25 @@ def test_a_sender_keeps_its_capacity_when_it_moves() -> None:
         assert list(receiver) == [*range(7), *range(7)]
 
 
+def test_a_sender_that_comes_back_to_its_process_brings_no_room() -> None:
+    """Broken by a count for each sender that ever arrived, in place of one for the process."""
+    sender, receiver = ipc.channel(int, capacity=3)
+    mail, mailbox = ipc.channel(ipc.Sender[int])
+    with sender, receiver, mail, mailbox:
+        sender.send_many([0, 1])
+        mail.send(sender.clone())
+        with mailbox.recv(TIMEOUT) as arrived:
+            arrived.try_send(2)
+            for each in (arrived, sender):
+                with pytest.raises(ipc.Full):
+                    each.try_send(3)
+            assert receiver.recv(TIMEOUT) == 0
+            sender.try_send(3)
+            with pytest.raises(ipc.Full):
+                arrived.try_send(4)
+            assert [receiver.recv(TIMEOUT) for _ in range(3)] == [1, 2, 3]
+
+
 def test_a_child_made_by_fork_has_its_own_room() -> None:
     """Broken by a child that goes on counting in its parent's place."""
     sender, receiver = ipc.channel(int, capacity=4)
