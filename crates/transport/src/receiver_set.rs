@@ -1,6 +1,6 @@
 //! Many receivers, one wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -157,7 +157,13 @@ impl ReceiverSet {
             let mut woken = false;
             let mut events = Vec::new();
             let mut tokens = self.members.lock().take_ready();
-            tokens.extend(self.epoll.ready(EVENTS_A_CALL)?);
+            let known: HashSet<u64> = tokens.iter().copied().collect();
+            for token in self.epoll.ready(EVENTS_A_CALL)? {
+                // Not twice in one call, whatever it is ready by.
+                if !known.contains(&token) {
+                    tokens.push(token);
+                }
+            }
             let mut seen = 0;
             for token in tokens {
                 seen += 1;

@@ -405,11 +405,15 @@ impl State {
         if frame.len() > MAX_INLINE {
             return std::mem::replace(&mut self.had_large, true);
         }
-        if !self.shared {
+        if !self.shared || self.own.is_some() {
             let cost = PACKET_COST + 2 * frame.len();
             if self.occupied + cost > MOST_OCCUPIED {
                 // As far as we know; perhaps it has been read.
-                self.occupied = socket::unread(primary).unwrap_or(usize::MAX / 2);
+                let socket = self
+                    .own
+                    .as_ref()
+                    .map_or(primary, |own| own.connection.as_fd());
+                self.occupied = socket::unread(socket).unwrap_or(usize::MAX / 2);
             }
             if self.occupied + cost > MOST_OCCUPIED {
                 return true;

@@ -4,6 +4,7 @@ Nothing is registered there, so that importing this package does not import ``mu
 own ``__reduce_ex__`` comes here when its pickler is at work.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Final, cast
 
 from ipc_channel import _core
 from ipc_channel.codecs.reduction import form_of, make_handle
+from ipc_channel.errors import ClosedError
 
 __all__ = ["reduce_end"]
 
