@@ -14,6 +14,7 @@ import pickle
 import random
 import signal
 import socket
+import time
 import traceback
 from typing import Any, Final, NoReturn
 
@@ -195,9 +196,7 @@ class Actor:
             case "recv_many":
                 came = receiver.recv_many(most, timeout)
             case "fileno":
-                if not readable(receiver.fileno(), timeout):
-                    raise ipc.Empty
-                came = [receiver.try_recv()]
+                came = [_when_readable(receiver, timeout)]
             case "poll":
                 if not receiver.poll(timeout):
                     raise ipc.Empty
@@ -301,6 +300,14 @@ class Actor:
         assert not self.ends, self.ends
         gc.collect()
         return leaks.leaked_since(dataclasses.replace(self.before, children=leaks.take().children))
+
+
+def _when_readable(receiver: Any, timeout: float) -> Any:
+    deadline = time.monotonic() + timeout
+    while readable(receiver.fileno(), max(deadline - time.monotonic(), 0)):
+        with contextlib.suppress(ipc.Empty):
+            return receiver.try_recv()
+    raise ipc.Empty
 
 
 async def _arecv(receiver: Any, timeout: float) -> Any:

@@ -46,18 +46,18 @@ class Process(Generic[R]):
     """A child that runs ``function(*arguments)`` and returns its value; killed and reaped at the end of the block.
 
     Of the inherited ends it keeps those among the arguments and closes the others. What it holds more when the
-    function has returned than it held before is a failure, unless ``checked`` is False.
+    function has returned than it held before, and ``grace`` seconds later, is a failure, unless ``checked`` is False.
     """
 
     def __init__(
-        self, function: Callable[..., R], *arguments: Any, checked: bool = True, lifetime: int = LIFETIME
+        self, function: Callable[..., R], *arguments: Any, checked: bool = True, grace: float = leaks.GRACE
     ) -> None:
         self._outcome = os.memfd_create("outcome")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, in newer Pythons
             self.pid = os.fork()
         if self.pid == 0:
-            _run(self._outcome, function, arguments, checked, lifetime)
+            _run(self._outcome, function, arguments, grace if checked else None)
         self._pidfd = os.pidfd_open(self.pid)
         self._status: int | None = None
 
@@ -107,28 +107,27 @@ class Process(Generic[R]):
         return value
 
 
-def _run(
-    outcome: int, function: Callable[..., Any], arguments: tuple[Any, ...], checked: bool, lifetime: int
-) -> NoReturn:
+def _run(outcome: int, function: Callable[..., Any], arguments: tuple[Any, ...], grace: float | None) -> NoReturn:
     value: Any = None
     failure: str | None = None
     try:
-        start_as_child(lifetime)
+        start_as_child()
         unraisable: list[str] = []
         sys.unraisablehook = lambda event: unraisable.append(f"{event.exc_value!r} in {event.object!r}")
         # What was inherited as garbage is the parent's: it is not collected, and not reported, here.
         gc.freeze()
         ipc.close_inherited(keep=ends_among(arguments))
-        if checked:
+        before = None
+        if grace is not None:
             warm_up()
-        before = leaks.take() if checked else None
+            before = leaks.take()
         try:
             value = function(*arguments)
         except BaseException:
             failure = traceback.format_exc()
         else:
             gc.collect()
-            left = [] if before is None else leaks.leaked_since(before)
+            left = [] if before is None or grace is None else leaks.leaked_since(before, grace)
             if left or unraisable:
                 failure = "\n".join(["left behind:", *left, "unraisable:", *unraisable])
         os.pwrite(outcome, pickle.dumps((value, failure)), 0)
@@ -139,14 +138,14 @@ def _run(
         os._exit(0)
 
 
-def start_as_child(lifetime: int = LIFETIME, with_parent: bool = True) -> None:
+def start_as_child(with_parent: bool = True) -> None:
     """First thing in a child: it outlives neither its time nor, unless it may, its parent."""
     if with_parent:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, file=2, all_threads=True, chain=True)
-    signal.alarm(lifetime)
+    signal.alarm(LIFETIME)
 
 
 def adopt_orphans() -> None:

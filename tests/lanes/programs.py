@@ -77,7 +77,9 @@ class Channel:
     receiver: bool = True
     unread: list[Part] = field(default_factory=list)
     vague: set[int] = field(default_factory=set)
-    """Processes that may or may not have room again: they had let all their senders go, or got another one."""
+    """Processes that had let all their senders go and may or may not have room again."""
+    mixed: set[int] = field(default_factory=set)
+    """Processes that got a sender from another one."""
 
     def messages(self) -> list[Message]:
         """Everything that is unread, and what may be."""
@@ -225,7 +227,7 @@ class Program:
         for end in ends:
             process.ends.append(end)
             if end.sends:
-                end.channel.vague.add(process.pid)
+                end.channel.mixed.add(process.pid)
 
     def full(self, process: Process, channel: Channel) -> bool | None:
         """Whether a bounded channel has no room for this process; None if that cannot be said."""
@@ -234,7 +236,7 @@ class Program:
         own = sum(message.process == process.pid for message in channel.messages())
         if not own:
             channel.vague.discard(process.pid)
-        elif process.pid in channel.vague:
+        elif process.pid in channel.vague | channel.mixed:
             return None
         return own >= channel.capacity
 
@@ -449,14 +451,16 @@ class Program:
             return
         process, by = sending
         number = self.number()
-        self.say(f"{receiving.pid} waits on {end.name}, {process.pid} sends {number} by {by.name}")
-        self.tell(
-            receiving, "receive", end.name, self.chance.choice(["recv", "fileno", "poll", "set", "loop"]), 1, TIMEOUT
-        )
+        way = self.chance.choice(["recv", "fileno", "poll", "set", "loop"])
+        self.say(f"{receiving.pid} waits on {end.name} by {way}, {process.pid} sends {number} by {by.name}")
+        self.tell(receiving, "receive", end.name, way, 1, TIMEOUT)
         self.pause()
         self.expect(self.do(process, "send", by.name, number, [], 0, False, True), None)
         end.channel.unread.append(Part([[Message(number, process.pid)]]))
-        self.match(receiving, end, self.answer(receiving))
+        came = self.answer(receiving)
+        if isinstance(came, Raised):
+            raise ProgramError(f"{came!r} in place of message {number}")
+        self.match(receiving, end, came)
 
     def pause(self) -> None:
         """Nothing, or about as long as others need to begin."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWa
 @pytest.mark.parametrize("what", kills.SENDS)
 def test_killed_while_receiving(what: str) -> None:
     """Broken by a sender that looks for its receiver's death only when it waits, or never."""
-    rounds = 4 if what in kills.SLOW else 12
+    rounds = 3 if what in kills.SLOW else 10
     found = run("subprocess", kills.kill_receivers, what, rounds, 1, timeout=45)
     assert found["messages"]
 
@@ -32,7 +32,7 @@ def test_killed_while_receiving(what: str) -> None:
 @pytest.mark.parametrize("what", kills.SENDS)
 def test_killed_while_a_bounded_sender_waits(what: str) -> None:
     """Broken by a wait for room that only a living receiver ends."""
-    rounds = 4 if what in kills.SLOW else 12
+    rounds = 3 if what in kills.SLOW else 10
     run("subprocess", kills.kill_receivers, what, rounds, 2, 5, timeout=45)
 
 

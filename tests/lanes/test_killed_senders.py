@@ -17,7 +17,7 @@ TIMEOUT = 45
 @pytest.mark.parametrize("what", kills.SENDS)
 def test_killed_at_any_moment(what: str, reading: str) -> None:
     """Broken by a message that is announced before it is whole, and by one that is held back in the sender."""
-    rounds = 6 if what in kills.SLOW else 18
+    rounds = 4 if what in kills.SLOW else 14
     found = run("subprocess", kills.kill_senders, what, reading, rounds, 1, timeout=TIMEOUT)
     assert found["messages"]
 
@@ -25,7 +25,7 @@ def test_killed_at_any_moment(what: str, reading: str) -> None:
 @pytest.mark.parametrize("what", kills.SENDS)
 def test_killed_beside_an_honest_sender(what: str) -> None:
     """Broken by a lock, a place or a ring that senders share."""
-    rounds = 4 if what in kills.SLOW else 10
+    rounds = 3 if what in kills.SLOW else 8
     run("subprocess", kills.kill_senders, what, "meanwhile", rounds, 2, True, timeout=TIMEOUT)
 
 
@@ -36,7 +36,7 @@ def test_killed_at_every_system_call(what: str, shared: bool) -> None:
 
     Shared: the others go on while the victim stands still, whatever it was doing.
     """
-    count = 2 if what == "many handles" else 5
+    count = 2 if what in ("large", "many handles") else 4
     found = run("subprocess", kills.kill_senders_at_system_calls, what, count, shared, timeout=TIMEOUT)
     assert found["kills"] >= count
 
@@ -51,7 +51,7 @@ def test_killed_at_every_system_call_of_sharing_a_sender() -> None:
 @pytest.mark.parametrize("size", [64, 5000, 200_000])
 def test_killed_at_random_instructions(size: int, shared: bool) -> None:
     """Broken by a record that is counted before it is written, and by a sender that holds others up when it stops."""
-    found = run("subprocess", kills.kill_senders_at_instructions, size, 12, shared, 12, size, timeout=TIMEOUT)
+    found = run("subprocess", kills.kill_senders_at_instructions, size, 12, shared, 10, size, timeout=TIMEOUT)
     assert found["messages"]
 
 
@@ -59,7 +59,7 @@ def test_killed_at_random_instructions(size: int, shared: bool) -> None:
 @pytest.mark.parametrize("reading", kills.READING)
 def test_a_killed_sender_of_a_bounded_channel(what: str, reading: str) -> None:
     """Broken by a sender that waits and, when it dies, leaves the receiver with an error in place of its messages."""
-    rounds = 4 if what in kills.SLOW else 12
+    rounds = 2 if what in kills.SLOW else 8
     run("subprocess", kills.kill_senders, what, reading, rounds, 3, False, 7, timeout=TIMEOUT)
 
 

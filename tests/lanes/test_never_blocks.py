@@ -67,7 +67,7 @@ async def _asend(sender: ipc.BytesSender, count: int) -> None:
 def test_unread_messages_in_one_process(way: str) -> None:
     """Broken by any limit on unread messages: a socket's queue, a ring that cannot grow, a growth that loses order."""
     sender, receiver = ipc.bytes_channel()
-    count = 20_000 if way == "asend" else MANY
+    count = 10_000 if way == "asend" else MANY
     with sender, receiver:
         SENDING[way](sender, count)
         check_blocks(receiver, count)
@@ -143,7 +143,7 @@ def test_unread_messages_of_each_size(size: int) -> None:
 @pytest.mark.parametrize("files", [1, 20, 300])
 def test_unread_messages_with_files(files: int) -> None:
     """Broken by descriptors that wait in a socket's queue of limited length."""
-    count = {1: 2000, 20: 500, 300: 40}[files]
+    count = {1: 1500, 20: 300, 300: 15}[files]
     assert crowds.unread(count, files=files) == count
 
 
@@ -199,11 +199,11 @@ def test_unread_messages_of_several_processes() -> None:
     ledger = Ledger()
     with receiver, contextlib.ExitStack() as stack:
         with sender:
-            children = [stack.enter_context(Process(_send_blocks, own, 20_000, sender)) for own in range(5)]
+            children = [stack.enter_context(Process(_send_blocks, own, 10_000, sender)) for own in range(5)]
         for child in children:
             child.result()
         ledger.enter_all(receiver)
-    assert ledger.next == dict.fromkeys(range(5), 20_000)
+    assert ledger.next == dict.fromkeys(range(5), 10_000)
 
 
 def test_unread_messages_of_many_owners_of_one_sender() -> None:
@@ -230,13 +230,13 @@ def test_unread_messages_of_a_process_beside_another_that_fills_its_own() -> Non
     ledger = Ledger()
     with receiver, contextlib.ExitStack() as stack:
         with sender:
-            busy = stack.enter_context(Process(_send_and_say, 0, 20_000, sender, started))
-            started.wait(0, 20_000)
+            busy = stack.enter_context(Process(_send_and_say, 0, 10_000, sender, started))
+            started.wait(0, 10_000)
             with Process(_send_blocks, 1, 1, sender) as cold:
                 cold.result()
         busy.result()
         ledger.enter_all(receiver)
-    assert ledger.next == {0: 20_000, 1: 1}
+    assert ledger.next == {0: 10_000, 1: 1}
 
 
 def _send_and_say(source: int, count: int, sender: ipc.Sender[Note], tally: Tally) -> None:
@@ -247,10 +247,10 @@ def _send_and_say(source: int, count: int, sender: ipc.Sender[Note], tally: Tall
 
 
 CROWDS: dict[str, tuple[Any, ...]] = {
-    "one after the other": (1000, 1),
-    "fifty at a time": (500, 50),
-    "above 64 KiB": (400, 20, 70_000),
-    "with a file": (400, 20, 64, 1),
+    "one after the other": (300, 1),
+    "fifty at a time": (300, 50),
+    "above 64 KiB": (200, 20, 70_000),
+    "with a file": (200, 20, 64, 1),
 }
 
 
@@ -271,10 +271,10 @@ def test_a_crowd_of_four_thousand() -> None:
     ("what", "expected"),
     [
         ("one_message_each(1000)", 1000),
-        ("one_message_each(300, 20, 70_000, 1)", 300),
+        ("one_message_each(200, 20, 70_000, 1)", 200),
         ("unread(100_000)", 100_000),
         ("unread(1000, 70_000)", 1000),
-        ("many_channels(60, 2000)", 120_000),
+        ("many_channels(60, 1000)", 60_000),
     ],
 )
 def test_with_1024_descriptors_and_without_privileges(what: str, expected: int) -> None:

@@ -42,7 +42,7 @@ def _send_all(source: int, count: int, sender: ipc.Sender[Note]) -> None:
     with sender:
         for number in range(count):
             message = note(source, number, random_size(chance))
-            files = chance.choice([1, 2, 300]) if chance.random() < 0.02 else 0
+            files = chance.choice([1, 2, 280]) if chance.random() < 0.01 else 0
             send_with_handles(sender, message, files)
 
 
@@ -54,11 +54,11 @@ def test_each_of_four_processes_in_its_order(way: str) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(receiver)
         with sender:
-            children = [stack.enter_context(Process(_send_all, source, 700, sender)) for source in range(4)]
+            children = [stack.enter_context(Process(_send_all, source, 400, sender)) for source in range(4)]
         WAYS[way](receiver, ledger.enter)
         for child in children:
             child.result()
-    assert ledger.next == dict.fromkeys(range(4), 700)
+    assert ledger.next == dict.fromkeys(range(4), 400)
 
 
 def test_threads_and_clones_of_one_process_are_one_order() -> None:
@@ -111,7 +111,7 @@ def test_a_message_sent_before_another_was_begun_comes_first(token: str, traffic
 def test_by_every_way_of_receiving(way: str) -> None:
     """Broken by a way of receiving that looks at one source before another."""
     ledger = Ledger()
-    with relay("memory", TRAFFIC["everything"], processes=2, turns=300, seed=2) as (receiver, finish):
+    with relay("memory", TRAFFIC["everything"], processes=2, turns=150, seed=2) as (receiver, finish):
         WAYS[way](receiver, ledger.enter)
         finish(ledger)
 
@@ -160,7 +160,7 @@ def _busy(sender: ipc.Sender[Note], turn: Tally, turns: int, noise: int) -> None
 @pytest.mark.parametrize("live", [True, False], ids=["read meanwhile", "read at the end"])
 def test_processes_that_send_once_and_one_that_is_busy(live: bool) -> None:
     """Broken by a first message through a socket that is looked at after, or long before, the busy ones' rings."""
-    turns = 160
+    turns = 100
     turn = Tally()
     sender, receiver = ipc.channel(Note)
     ledger = Ledger()

@@ -17,19 +17,19 @@ from tests.support.start_methods import run
 @pytest.mark.parametrize("first", [0, 1000])
 def test_programs_with_short_backlogs(first: int, typed: bool) -> None:
     """Broken by whatever no other test has thought of: loss, a message twice, order, ends of streams, leaks."""
-    assert run("subprocess", run_programs, first, 8, Shape(60, typed, long_backlogs=False), timeout=50)
+    assert run("subprocess", run_programs, first, 3, Shape(60, typed, long_backlogs=False), timeout=50)
 
 
 @pytest.mark.parametrize("typed", [True, False], ids=["typed", "pickled"])
 def test_programs_with_long_backlogs(typed: bool) -> None:
     """Broken as the test above, where nothing limits what is unread."""
-    assert run("subprocess", run_programs, 2000, 8, Shape(60, typed), timeout=50)
+    assert run("subprocess", run_programs, 2000, 4, Shape(60, typed), timeout=50)
 
 
 @pytest.mark.parametrize("typed", [True, False], ids=["typed", "pickled"])
 def test_programs_with_bounded_channels(typed: bool) -> None:
     """Broken as the tests above, and by room that is not what the model says."""
-    assert run("subprocess", run_programs, 3000, 8, Shape(60, typed, bounded=True), timeout=50)
+    assert run("subprocess", run_programs, 3000, 4, Shape(60, typed, bounded=True), timeout=50)
 
 
 @pytest.mark.slow
