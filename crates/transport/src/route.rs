@@ -363,7 +363,9 @@ impl Own {
     #[inline]
     fn check_alive(&mut self) -> Result<()> {
         let tick = clock::tick();
-        if tick != self.looked_at {
+        // A receiver that has not found the lane yet cannot write its close there.
+        let unfound = self.producer.as_ref().is_some_and(Producer::may_be_unfound);
+        if tick != self.looked_at || unfound {
             if socket::has_hung_up(self.connection.as_fd()) {
                 return Err(Error::ReceiverGone);
             }

@@ -125,6 +125,13 @@ impl Producer {
         }
     }
 
+    /// Whether the consumer may not have seen the lane yet: it is new, and nothing of it is known to be read.
+    #[inline]
+    pub fn may_be_unfound(&self) -> bool {
+        const NEW: u64 = 4096;
+        self.sent < NEW && self.head == 0 && self.seen_head() == 0
+    }
+
     /// Whether the consumer closed its end, as far as the shared word tells.
     pub fn is_closed(&self) -> bool {
         self.header.word(TAIL).load(Ordering::Acquire) & CLOSED != 0
