@@ -60,6 +60,11 @@ class Codec(Protocol):
     def encode(self) -> Callable[[Any], bytes | Parcel] | None:
         """None: the message itself is a contiguous buffer and is the payload."""
     @property
+    def framed(self) -> tuple[object, Callable[[bytes, Any], bytes | Parcel], Callable[[], object]] | None:
+        """For an encoder that may meet handles: what stands for its frame, what makes a parcel of the payload and
+        the frame that has taken that one's place, and what gives this thread's list of frames, always the same.
+        None: the encoder needs no frame, or sees to it itself."""
+    @property
     def decode(self) -> Callable[[bytes], Any] | None:
         """Decodes a message that carries neither handles nor buffers. None: the payload is the message."""
     @property

@@ -1,28 +1,33 @@
-"""Waiting in asyncio and trio. Imported only by the async methods, since it imports anyio.
+"""Waiting in asyncio and trio. Imported only by the async methods.
 
 Every call takes its turn, tries, and waits for the end's descriptor until the try succeeds. A try that took or
 sent a message returns without another await, so a cancellation comes either before it or not at all.
+
+Under trio each call is a checkpoint. Under asyncio one that finds what it wants returns at once, as those of
+asyncio's own queues and streams do, but after so many of them in a row the loop gets its turn.
 """
 
+import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
-
-import anyio
-from anyio.lowlevel import RunVar, checkpoint
 
 from ipc_channel.errors import Empty
 
 if TYPE_CHECKING:
+    import anyio
+    from anyio.lowlevel import RunVar
+
     from ipc_channel._core import Prepared, Receiving, Sending, Waiter
 
 __all__ = ["arecv", "arecv_many", "asend", "asend_many", "repeat"]
 
 T = TypeVar("T")
 
-_CHECKPOINT_EVERY = 64
-"""Messages that ``asend_many`` sends before it lets other tasks run."""
+_AT_ONCE: Final = 64
+"""Messages that are taken or sent before other tasks run."""
 
 
 class Waitable(Protocol):
@@ -31,85 +36,59 @@ class Waitable(Protocol):
     def waiter(self) -> "Waiter": ...
 
 
-_turns: RunVar["WeakKeyDictionary[Any, anyio.Lock]"] = RunVar("ipc_channel turns")
+class _Line:
+    """The tasks of one asyncio loop that wait for one end, one after the other as they came.
 
-
-def _turn(waitable: Waitable) -> anyio.Lock:
-    """The lock under which tasks of this event loop wait for ``waitable``, one after the other as they came.
-
-    Taking it is a checkpoint. It belongs to the loop: other threads' loops have theirs.
+    The loop watches the end's descriptor from the first wait on, until it has news that nobody waits for: so two
+    processes that talk to each other do not register it anew for each message. It is a descriptor of its own, so that
+    a callback that the user has registered with the loop for ``fileno()`` stays.
     """
-    turns: WeakKeyDictionary[Any, anyio.Lock] | None = _turns.get(None)
-    if turns is None:
-        turns = WeakKeyDictionary()
-        _turns.set(turns)
-    lock = turns.get(waitable)
-    if lock is None:
-        lock = turns[waitable] = anyio.Lock()
-    return lock
 
+    __slots__ = ("_calls", "_future", "_turn", "_waiter", "loop")
 
-async def _attempt(waitable: Waitable, action: Callable[[], T]) -> T:
-    """Call ``action``, again after each wait for ``waitable``, until it raises no :class:`~ipc_channel.Empty`."""
-    while True:
-        with contextlib.suppress(Empty):
-            return action()
-        await _news(waitable)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._turn = asyncio.Lock()
+        self._calls = 0
+        self._waiter: Waiter | None = None
+        self._future: asyncio.Future[None] | None = None
 
+    def may_try(self) -> bool:
+        """Whether nobody stands in line, and the loop has had its turn lately."""
+        self._calls += 1
+        return self._calls < _AT_ONCE and not self._turn.locked()
 
-async def repeat(action: Callable[[], T | None], waitable: Waitable) -> T:
-    """Take a turn with ``waitable`` and call ``action``, again after each wait, until it returns something."""
-    async with _turn(waitable):
-        while (result := action()) is None:
-            await _news(waitable)
-        return result
+    async def repeat(self, action: Callable[[], T | None], waitable: Waitable) -> T:
+        """Take a turn and call ``action``, again after each wait, until it returns something."""
+        async with self._turn:
+            if self._calls >= _AT_ONCE:
+                self._calls = 0
+                await asyncio.sleep(0)
+            while (result := action()) is None:
+                await self._news(waitable)
+            return result
 
+    async def _news(self, waitable: Waitable) -> None:
+        self._calls = 0
+        self._future = future = self.loop.create_future()
+        try:
+            if self._waiter is None:
+                waiter = waitable.waiter()
+                try:
+                    self.loop.add_reader(waiter, self._wake)
+                except BaseException:
+                    waiter.close()
+                    raise
+                self._waiter = waiter
+            await future
+        finally:
+            self._future = None
 
-async def _news(waitable: Waitable) -> None:
-    # Of its own, so that a callback that the user registered with the loop for `fileno()` stays, and that
-    # the descriptor outlives a `close` in another task or thread until this task has left.
-    waiter = waitable.waiter()
-    try:
-        await anyio.wait_readable(waiter)
-    finally:
-        waiter.close()
-
-
-async def arecv(receiver: "Receiving") -> Any:
-    """``recv``. A cancelled call has taken no message."""
-    async with _turn(receiver):
-        return await _attempt(receiver, receiver.try_recv)
-
-
-async def arecv_many(receiver: "Receiving", max_messages: int | None) -> list[Any]:
-    """``recv_many``. A cancelled call has taken no message."""
-    async with _turn(receiver):
-        return await _attempt(receiver, lambda: receiver.recv_many(max_messages, 0.0))
-
-
-async def asend(sender: "Sending", message: Any) -> None:
-    """``send``. A cancelled call has sent nothing."""
-    async with _turn(sender):
-        await _publish(sender, sender.prepare(message))
-
-
-async def asend_many(sender: "Sending", messages: Iterable[Any]) -> None:
-    """``send_many``. Whatever exception ends it has the number of messages sent in ``sent``."""
-    sent = 0
-    try:
-        async with _turn(sender):
-            for message in messages:
-                await _publish(sender, sender.prepare(message))
-                sent += 1
-                if sent % _CHECKPOINT_EVERY == 0:
-                    await checkpoint()
-    except BaseException as error:
-        # Not every exception has room for it: the iterable may raise one with slots.
-        with contextlib.suppress(AttributeError):
-            error.sent = sent  # type: ignore[attr-defined]
-        raise
-
-
-async def _publish(sender: "Sending", prepared: "Prepared") -> None:
-    while not sender.try_publish(prepared):
-        await _news(sender)
+    def _wake(self) -> None:
+        if self._future is not None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif self._waiter is not None:
+            self.loop.remove_reader(self._waiter)
+            self._waiter.close()
+            self._waiter = None

@@ -1,11 +1,13 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
+use std::cell::RefCell;
+
 use ipc_channel_transport::Message;
 use pyo3::exceptions::{PyBufferError, PyException};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
 use crate::delivery::{Delivery, View, payload_of};
 use crate::errors;
@@ -30,10 +32,66 @@ fn names(types: &Bound<'_, PyAny>) -> PyResult<String> {
     Ok(names.join(" or "))
 }
 
+/// An encoder that may meet handles, for which it looks on its thread's stack of frames.
+struct Framed {
+    /// Stands for the frame of a message without handles.
+    marker: Py<PyAny>,
+    /// Makes a parcel of a payload and the frame that was found in the marker's place.
+    finish: Py<PyAny>,
+    /// Gives the stack of the calling thread.
+    stack: Py<PyAny>,
+}
+
+impl Framed {
+    fn new(parts: &Bound<'_, PyAny>) -> PyResult<Framed> {
+        let (marker, finish, stack) = parts.extract()?;
+        Ok(Framed {
+            marker,
+            finish,
+            stack,
+        })
+    }
+
+    fn encode<'py>(
+        &self,
+        encode: &Bound<'py, PyAny>,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let stack = self.stack_of_this_thread(py)?;
+        let marker = self.marker.bind(py);
+        stack.append(marker)?;
+        let payload = call(encode, message);
+        let last = stack.len() - 1;
+        let frame = stack.get_item(last);
+        stack.del_item(last)?;
+        let (payload, frame) = (payload?, frame?);
+        if frame.is(marker) {
+            return Ok(payload);
+        }
+        self.finish.bind(py).call1((payload, frame))
+    }
+
+    fn stack_of_this_thread<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        thread_local! {
+            static STACK: RefCell<Option<Py<PyList>>> = const { RefCell::new(None) };
+        }
+        STACK.with_borrow_mut(|known| {
+            if let Some(stack) = known {
+                return Ok(stack.bind(py).clone());
+            }
+            let stack = self.stack.bind(py).call0()?.cast_into::<PyList>()?;
+            *known = Some(stack.clone().unbind());
+            Ok(stack)
+        })
+    }
+}
+
 /// The parts of a codec object, looked up once.
 pub struct Plug {
     accepts: Option<Py<PyAny>>,
     encode: Option<Py<PyAny>>,
+    framed: Option<Framed>,
     decode: Option<Py<PyAny>>,
     decode_delivery: Option<Py<PyAny>>,
 }
@@ -49,6 +107,10 @@ impl Plug {
             Ok(Plug {
                 accepts: part(intern!(py, "accepts"))?,
                 encode: part(intern!(py, "encode"))?,
+                framed: match part(intern!(py, "framed"))? {
+                    Some(parts) => Some(Framed::new(parts.bind(py))?),
+                    None => None,
+                },
                 decode: part(intern!(py, "decode"))?,
                 decode_delivery: part(intern!(py, "decode_delivery"))?,
             })
@@ -59,6 +121,12 @@ impl Plug {
     #[inline]
     pub fn is_raw(&self) -> bool {
         self.encode.is_none() && self.accepts.is_none()
+    }
+
+    /// Whether a message that is its payload and nothing else is given out as it is.
+    #[inline]
+    pub fn gives_payloads(&self) -> bool {
+        self.decode.is_none()
     }
 
     /// What is to be sent for `message`.
@@ -77,9 +145,12 @@ impl Plug {
                 ),
             ));
         }
-        let encoded = match &self.encode {
-            None => Encoded::from_buffer(message),
-            Some(encode) => call(encode.bind(py), message).and_then(Encoded::new),
+        let encoded = match (&self.encode, &self.framed) {
+            (None, _) => Encoded::from_buffer(message),
+            (Some(encode), None) => call(encode.bind(py), message).and_then(Encoded::new),
+            (Some(encode), Some(framed)) => framed
+                .encode(encode.bind(py), message)
+                .and_then(Encoded::new),
         };
         encoded.map_err(|error| {
             if error.is_instance_of::<PyBufferError>(py) {

@@ -20,6 +20,9 @@ use crate::sender_end::{Counters, state_name};
 use crate::timeout;
 use crate::waiter::Waiter;
 
+/// Messages between two looks for signals.
+const MANY: usize = 1024;
+
 /// A receiving end. The constructor takes the end out of `source`, which is then closed as converted.
 #[pyclass(subclass, frozen, module = "ipc_channel._core")]
 pub struct ReceiverEnd {
@@ -213,13 +216,30 @@ pub struct Receiving {
 }
 
 impl Receiving {
-    /// The next message, decoded, unless none is there. With `in_memory` the kernel is not asked.
+    /// The next message if it is a small one of which the kernel need not be asked; else None.
     #[inline]
-    fn try_next(slf: &Bound<'_, Self>, in_memory: bool) -> PyResult<Result<Py<PyAny>, Error>> {
+    fn next_quickly(slf: &Bound<'_, Self>) -> Option<PyResult<Py<PyAny>>> {
+        let end = slf.as_super().get();
+        if end.keeps.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut payload = None;
+        end.receiver.take_plain(1, |plain| {
+            // Not taken if there is no memory for it: the slow way says so.
+            payload = copy_of(slf.py(), plain).ok();
+            payload.is_some()
+        });
+        let payload = payload?;
+        end.counters.count(payload.as_bytes().len() as u64, 0);
+        Some(slf.get().plug.decode_payload(slf.py(), payload.unbind()))
+    }
+
+    /// The next message, decoded, unless none is there.
+    fn try_next(slf: &Bound<'_, Self>) -> PyResult<Result<Py<PyAny>, Error>> {
         let py = slf.py();
         let end = slf.as_super().get();
         let mut failure = None;
-        let mut deliver = |taken: Taken<'_>| match taken {
+        let taken = end.receiver.try_take(&mut |taken: Taken<'_>| match taken {
             Taken::Plain(plain) => match copy_of(py, &plain) {
                 Ok(payload) => Ok(Received::Payload(payload.unbind())),
                 Err(error) => {
@@ -229,13 +249,7 @@ impl Receiving {
                 }
             },
             Taken::Message(message) => Ok(Received::Message(message)),
-        };
-        let taken = if in_memory {
-            let taken = end.receiver.take_from_memory(&mut deliver);
-            taken.unwrap_or(Err(Error::Empty))
-        } else {
-            end.receiver.try_take(&mut deliver)
-        };
+        });
         if let Some(failure) = failure {
             return Err(failure);
         }
@@ -260,16 +274,13 @@ impl Receiving {
         slf: &Bound<'_, Self>,
         deadline: Option<Deadline>,
     ) -> PyResult<Result<Py<PyAny>, Error>> {
-        let end = slf.as_super().get();
-        if !end.keeps.load(Ordering::Acquire) {
-            match Receiving::try_next(slf, true)? {
-                Err(Error::Empty) => {}
-                outcome => return Ok(outcome),
-            }
+        match Receiving::next_quickly(slf) {
+            Some(message) => message.map(Ok),
+            None => Receiving::next_slowly(slf, deadline),
         }
-        Receiving::next_slowly(slf, deadline)
     }
 
+    #[cold]
     fn next_slowly(
         slf: &Bound<'_, Self>,
         deadline: Option<Deadline>,
@@ -290,7 +301,7 @@ impl Receiving {
             if deadline.is_some() {
                 end.receiver.spin(SPIN_WITH_GIL_NS);
             }
-            match Receiving::try_next(slf, false)? {
+            match Receiving::try_next(slf)? {
                 Err(Error::Empty) => {}
                 outcome => return Ok(outcome),
             }
@@ -314,6 +325,25 @@ impl Receiving {
             end.receiver.end().hint(Hint::Kept, false);
         }
         Some(first)
+    }
+
+    /// Small messages of a bytes channel, several at a time. False if the next one is something else.
+    fn take_payloads(slf: &Bound<'_, Self>, most: usize, messages: &mut Vec<Py<PyAny>>) -> bool {
+        let end = slf.as_super().get();
+        if !slf.get().plug.gives_payloads() || end.keeps.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut bytes = 0;
+        let taken = end.receiver.take_plain(most.min(MANY) as u32, |plain| {
+            let Ok(payload) = copy_of(slf.py(), plain) else {
+                return false;
+            };
+            bytes += plain.len() as u64;
+            messages.push(payload.into_any().unbind());
+            true
+        });
+        end.counters.count_many(taken.into(), bytes);
+        taken > 0
     }
 
     /// Puts what was taken back to the front.
@@ -350,7 +380,11 @@ impl Receiving {
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let deadline = timeout::deadline(timeout)?;
-        Receiving::next(slf, Some(deadline))?.map_err(|e| ReceiverEnd::raise(slf.py(), e))
+        match Receiving::next_quickly(slf) {
+            Some(message) => message,
+            None => Receiving::next_slowly(slf, Some(deadline))?
+                .map_err(|e| ReceiverEnd::raise(slf.py(), e)),
+        }
     }
 
     /// Receive a message if one is there. Raises `Empty` if none is, otherwise as `recv`.
@@ -378,8 +412,29 @@ impl Receiving {
                 )));
             }
         };
+        let end = slf.as_super().get();
         let mut messages = vec![Receiving::recv(slf, timeout)?];
+        // Everything that is there now. A sender that keeps up shall not keep us for ever.
+        let (_, there) = end.receiver.lanes();
+        let (_, before, _) = end.counters.read();
+        let mut checked = 0;
         while messages.len() < most {
+            if max_messages.is_none()
+                && messages.len() >= MANY
+                && end.counters.read().1 - before >= there
+            {
+                break;
+            }
+            if messages.len() - checked >= MANY {
+                checked = messages.len();
+                if let Err(interrupt) = slf.py().check_signals() {
+                    Receiving::keep(slf, messages.into_iter().map(Ok).collect());
+                    return Err(interrupt);
+                }
+            }
+            if Receiving::take_payloads(slf, most - messages.len(), &mut messages) {
+                continue;
+            }
             let next = match Receiving::next(slf, None) {
                 Ok(Ok(message)) => Ok(message),
                 // The end of the stream, a close, an exhausted limit: the next call finds it again.
@@ -400,12 +455,6 @@ impl Receiving {
                     Receiving::keep(slf, messages.into_iter().map(Ok).collect());
                     return Err(interrupt);
                 }
-            }
-            if messages.len().is_multiple_of(1024)
-                && let Err(interrupt) = slf.py().check_signals()
-            {
-                Receiving::keep(slf, messages.into_iter().map(Ok).collect());
-                return Err(interrupt);
             }
         }
         Ok(messages)

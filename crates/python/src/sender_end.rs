@@ -26,16 +26,24 @@ pub struct Counters {
 }
 
 impl Counters {
+    #[inline]
     pub fn count(&self, bytes: u64, handles: u64) {
-        // Called with the GIL held: nobody else adds meanwhile.
-        let add = |counter: &AtomicU64, more| {
-            counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-        };
-        add(&self.messages, 1);
-        add(&self.bytes, bytes);
+        self.count_many(1, bytes);
         if handles > 0 {
-            add(&self.handles, handles);
+            Counters::add(&self.handles, handles);
         }
+    }
+
+    #[inline]
+    pub fn count_many(&self, messages: u64, bytes: u64) {
+        Counters::add(&self.messages, messages);
+        Counters::add(&self.bytes, bytes);
+    }
+
+    #[inline]
+    fn add(counter: &AtomicU64, more: u64) {
+        // Called with the GIL held: nobody else adds meanwhile.
+        counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
 
     pub fn read(&self) -> (u64, u64, u64) {

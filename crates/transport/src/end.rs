@@ -257,15 +257,18 @@ impl End {
         }
         // In a forked child the epoll is the parent's, and so are its registrations.
         let ours = self.born_in == fork::generation();
+        let mut watched = Vec::new();
         for readiness in inner.watching.drain(..).filter_map(|weak| weak.upgrade()) {
             if ours {
                 readiness.epoll.remove(socket.as_fd());
             }
+            // Out of the epoll already. Kept any longer, the socket would hide the close from the peer.
+            watched.extend(readiness.watched.lock().take());
             readiness.alarm.ring();
         }
         let (own, behind) = (inner.own.take(), inner.behind.take());
         drop(inner);
-        drop((own, behind));
+        drop((own, behind, watched));
         if let Some(resident) = &self.resident {
             resident.left(self.id, why);
         }
@@ -478,14 +481,13 @@ impl Inner {
         interest: Interest,
     ) -> Result<Arc<Readiness>> {
         let watched = self.watched(instead)?;
+        let (epoll, alarm) = (Epoll::new()?, Alarm::new()?);
+        epoll.add(watched.as_fd(), 0, interest)?;
         let readiness = Readiness {
-            epoll: Epoll::new()?,
-            alarm: Alarm::new()?,
-            watched,
+            epoll,
+            alarm,
+            watched: Lock::new(Some(watched)),
         };
-        readiness
-            .epoll
-            .add(readiness.watched.as_fd(), 0, interest)?;
         readiness
             .epoll
             .add(readiness.alarm.as_fd(), 1, Interest::Readable)?;
@@ -513,8 +515,8 @@ impl Drop for End {
 pub struct Readiness {
     epoll: Epoll,
     alarm: Alarm,
-    // Kept open: closed, it would leave the epoll without a word.
-    watched: Watched,
+    // Kept open while the end is: closed, it would leave the epoll without a word.
+    watched: Lock<Option<Watched>>,
 }
 
 impl Readiness {

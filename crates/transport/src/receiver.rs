@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::deadline::Deadline;
 use crate::end::{End, Gone, Hint, Readiness, Resident};
 use crate::error::{Error, Result};
-use crate::intake::{Intake, Taken};
+use crate::intake::{Intake, Plain, Taken};
 use crate::message::Message;
 use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
@@ -93,18 +93,18 @@ impl Receiver {
         taken
     }
 
-    /// As [`Receiver::try_take`], but only what can be seen without asking the kernel; else None.
+    /// Gives messages that are nothing but a small payload to `deliver`, in their order, as long as it says yes
+    /// and the next one can be seen without asking the kernel; `most` at most. Returns how many it has taken.
     #[inline]
-    pub fn take_from_memory<R>(
-        &self,
-        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
-    ) -> Option<Result<R>> {
-        self.check_usable().ok()?;
-        let taken = self.intake.take_from_memory(deliver)?;
-        if self.end.is_attended() {
+    pub fn take_plain(&self, most: u32, deliver: impl FnMut(&Plain<'_>) -> bool) -> u32 {
+        if self.check_usable().is_err() {
+            return 0;
+        }
+        let taken = self.intake.take_plain(most, deliver);
+        if taken > 0 && self.end.is_attended() {
             self.intake.settle(&self.end);
         }
-        Some(taken)
+        taken
     }
 
     /// The next message, waiting for it until the deadline. [`Error::Interrupted`] also after [`End::hint`].

@@ -41,6 +41,7 @@ impl<T> Lock<T> {
 
     /// Waits for other threads' short critical sections. A panic in one of them does not poison it:
     /// every section leaves the value whole before it can panic.
+    #[inline]
     pub fn lock(&self) -> Locked<'_, T> {
         let gate = fork::enter();
         Locked {

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ipc_channel.errors import DecodeError
 
 if TYPE_CHECKING:
+    import pickle
+
     from ipc_channel._core import Handle
 
 
 class Outgoing(list["Handle"]):
-    """The handles of a message that is being encoded, in the order of their indices.
-
-    A list, and without a constructor of its own: most messages of an untyped channel pay for it and have none.
-    """
+    """The handles of a message that is being encoded, in the order of their indices."""
 
     __slots__ = ()
 
@@ -36,7 +35,27 @@ class Outgoing(list["Handle"]):
 class OutgoingPickle(Outgoing):
     """The same for a message that is being pickled: only there does ``__reduce_ex__`` mean this message."""
 
-    __slots__ = ()
+    __slots__ = ("buffers",)
+
+    def __init__(self) -> None:
+        self.buffers: list[pickle.PickleBuffer] = []
+
+
+class Encoding:
+    """Stands for the frame of a message that is being encoded and has no handles so far, as most never have.
+
+    Codecs give one of these to the extension module, which puts it on the stack, calls the encoder, and takes off
+    what lies there then.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: type[Outgoing]) -> None:
+        self._make = make
+
+    def begin(self) -> Outgoing:
+        """The frame itself."""
+        return self._make()
 
 
 class Incoming:
@@ -77,8 +96,24 @@ class Incoming:
 
 class _Stack(threading.local):
     def __init__(self) -> None:
-        self.frames: list[Outgoing | Incoming] = []
+        self.frames: list[Encoding | Outgoing | Incoming] = []
 
 
 stack: Final[_Stack] = _Stack()
 """``stack.frames`` is this thread's list of messages in progress, innermost last."""
+
+
+def innermost() -> Outgoing | Incoming | None:
+    """The frame of the message that this thread is encoding or decoding; None if there is none."""
+    frames = stack.frames
+    if not frames:
+        return None
+    frame = frames[-1]
+    if isinstance(frame, Encoding):
+        frame = frames[-1] = frame.begin()
+    return frame
+
+
+def of_this_thread() -> list[Encoding | Outgoing | Incoming]:
+    """The stack itself; each thread's is the same list for as long as it lives."""
+    return stack.frames

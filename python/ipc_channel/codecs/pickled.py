@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ipc_channel._core import LABEL_PICKLED, Parcel
-from ipc_channel.codecs.frames import Incoming, OutgoingPickle, stack
+from ipc_channel.codecs.frames import Encoding, Incoming, OutgoingPickle, innermost, of_this_thread, stack
 from ipc_channel.errors import EncodeError
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["PICKLED", "PickledCodec"]
 
 
-def _encode(message: Any, dumps: Callable[..., bytes] = pickle.dumps) -> bytes | Parcel:
-    frame = OutgoingPickle()
-    buffers: list[pickle.PickleBuffer] = []
-    frames = stack.frames
-    frames.append(frame)
-    try:
-        payload = dumps(message, 5, buffer_callback=buffers.append)
-    finally:
-        frames.pop()
-    if frame or buffers:
-        return Parcel(payload, frame, [_flat(buffer) for buffer in buffers])
-    return payload
+def _encode(message: Any, dumps: Callable[..., bytes] = pickle.dumps) -> bytes:
+    return dumps(message, 5, buffer_callback=_put_aside)
+
+
+def _put_aside(buffer: pickle.PickleBuffer) -> None:
+    frame = innermost()
+    assert isinstance(frame, OutgoingPickle)
+    frame.buffers.append(buffer)
+
+
+def _finish(payload: bytes, frame: OutgoingPickle) -> Parcel:
+    return Parcel(payload, frame, [_flat(buffer) for buffer in frame.buffers])
 
 
 def _flat(buffer: pickle.PickleBuffer) -> memoryview:
@@ -61,6 +61,7 @@ class PickledCodec:
         self.label = LABEL_PICKLED
         self.accepts: None = None
         self.encode = _encode
+        self.framed = (Encoding(OutgoingPickle), _finish, of_this_thread)
         self.decode: Callable[[bytes], Any] = pickle.loads
         self.decode_delivery = _decode_delivery
 

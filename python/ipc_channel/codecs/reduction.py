@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED, ReceiverEnd, SenderEnd
 from ipc_channel.codecs.choice import codec_for
-from ipc_channel.codecs.frames import Incoming, OutgoingPickle, stack
+from ipc_channel.codecs.frames import Incoming, OutgoingPickle, innermost
 from ipc_channel.codecs.kinds import LABEL_NAMES, kind_of
 from ipc_channel.errors import DecodeError
 
@@ -25,11 +25,9 @@ def reduce_handle(handle: "Handle") -> Any:
     Inside a message of a channel it is the index among the message's handles. Elsewhere ``multiprocessing``
     may be at work, whose own rules then decide. TypeError, saying what to do, if a handle cannot be pickled here.
     """
-    frames = stack.frames
-    if frames:
-        frame = frames[-1]
-        if isinstance(frame, OutgoingPickle):
-            return revive, (type(handle), frame.record(handle), *form_of(handle))
+    frame = innermost()
+    if isinstance(frame, OutgoingPickle):
+        return revive, (type(handle), frame.record(handle), *form_of(handle))
     if "multiprocessing.reduction" in sys.modules:
         from ipc_channel.processes.multiprocessing import reduce_end
 
@@ -51,8 +49,7 @@ def form_of(handle: "Handle") -> tuple[Any, ...]:
 
 def revive(cls: type[Any], index: int, *form: Any) -> Any:
     """What a pickled handle calls at the receiver: make ``cls`` of the handle with that index."""
-    frames = stack.frames
-    frame = frames[-1] if frames else None
+    frame = innermost()
     if not isinstance(frame, Incoming):
         raise DecodeError(f"a pickled {cls.__name__} means something only inside the message that it came with")
     handle = frame.claim(index)

@@ -14,7 +14,7 @@ import msgspec
 
 from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED, Parcel, ReceiverEnd, SenderEnd
 from ipc_channel.codecs.forms import accepted, examine
-from ipc_channel.codecs.frames import Incoming, Outgoing, stack
+from ipc_channel.codecs.frames import Encoding, Incoming, Outgoing, innermost, of_this_thread, stack
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
 from ipc_channel.errors import DecodeError, EncodeError
 
@@ -27,6 +27,7 @@ _EXTENSION: Final = 73
 """The MessagePack extension type of handles; its data is the index, 4 bytes, big-endian."""
 
 _NO_HANDLES: Final = Incoming([])
+_ENCODING: Final = Encoding(Outgoing)
 
 
 class TypedCodec:
@@ -40,13 +41,15 @@ class TypedCodec:
         self.accepts: type | tuple[type, ...] | None = (
             classes[0] if classes is not None and len(classes) == 1 else classes
         )
-        self.encode: Callable[[Any], bytes | Parcel]
+        self.encode: Callable[[Any], bytes]
+        self.framed: tuple[Encoding, Callable[[bytes, Any], bytes | Parcel], Callable[[], object]] | None = None
         self.decode: Callable[[bytes], Any]
         self.decode_delivery: Callable[[Delivery], Any] | None
         if examine(form):
             encoder = msgspec.msgpack.Encoder(enc_hook=_encode_handle)
             decoder = msgspec.msgpack.Decoder(form, dec_hook=_HandleDecoder())
-            self.encode = functools.partial(_encode, encoder.encode)
+            self.encode = encoder.encode
+            self.framed = (_ENCODING, _finish, of_this_thread)
             self.decode = functools.partial(_decode_plain, decoder.decode)
             self.decode_delivery = functools.partial(_decode_delivery, decoder.decode)
         else:
@@ -79,15 +82,8 @@ def _cached(form: Any, spelling: str | None) -> TypedCodec:
     return TypedCodec(form)
 
 
-def _encode(encode: Callable[[Any], bytes], message: Any) -> bytes | Parcel:
-    frame = Outgoing()
-    frames = stack.frames
-    frames.append(frame)
-    try:
-        payload = encode(message)
-    finally:
-        frames.pop()
-    return Parcel(payload, frame) if frame else payload
+def _finish(payload: bytes, frame: Outgoing) -> Parcel:
+    return Parcel(payload, frame)
 
 
 def _encode_handle(handle: Any) -> msgspec.msgpack.Ext:
@@ -98,7 +94,7 @@ def _encode_handle(handle: Any) -> msgspec.msgpack.Ext:
             f"{handle!r} unpickles what it receives, so it cannot travel through a typed channel: its peer could "
             "make this program run code; send it through channel(), or make it with channel(T)"
         )
-    frame = stack.frames[-1]
+    frame = innermost()
     assert isinstance(frame, Outgoing)
     return msgspec.msgpack.Ext(_EXTENSION, frame.record(handle).to_bytes(4, "big"))
 

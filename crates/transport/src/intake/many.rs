@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::fd_link::LinkReader;
 use crate::intake::queue::{First, announced, first_packet, throw_away};
 use crate::intake::source::Source;
-use crate::intake::{Next, WORK_A_LOOK};
+use crate::intake::{MOST_ALONE, Next, Row, WORK_A_LOOK};
 use crate::lane::consumer::Consumer;
 use crate::os::descriptor::{self, Leftovers};
 use crate::os::poll::{Epoll, Interest};
@@ -217,6 +217,32 @@ impl Many {
             source.awake = true;
             self.awake.push(index);
         }
+    }
+
+    /// The lane that needs no look at anything else: it is alone, or no other source had a message at the last
+    /// look, and then it may go as far as that look did.
+    #[inline]
+    pub(super) fn row(&mut self, most: u32) -> Option<Row<'_>> {
+        let (index, alone, most) = match (self.alone, &self.awake[..]) {
+            (Some(index), _) => (index, true, most.min(MOST_ALONE.saturating_sub(self.taken_alone))),
+            (None, &[index])
+                if self.heads.is_empty() && self.taken.is_empty() && !self.new_door =>
+            {
+                (index, false, most)
+            }
+            _ => return None,
+        };
+        let source = self.sources.get_mut(index)?.as_mut()?;
+        if source.queued {
+            return None;
+        }
+        Some(Row {
+            seen: if source.seen == u64::MAX { 0 } else { source.seen },
+            source,
+            alone,
+            horizon: self.horizon,
+            most,
+        })
     }
 
     pub(super) fn has_news(&mut self) -> bool {

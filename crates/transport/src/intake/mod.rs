@@ -100,6 +100,19 @@ impl Plain<'_> {
     }
 }
 
+/// The lane whose records come next, one after the other.
+struct Row<'a> {
+    source: &'a mut Source,
+    /// For as long as its tail does not say that it is shared.
+    alone: bool,
+    /// Otherwise for records that lie before this place,
+    seen: u64,
+    /// and are not stamped later than this.
+    horizon: u64,
+    /// And for so many.
+    most: u32,
+}
+
 #[derive(Debug)]
 struct State {
     /// None once the end has left.
@@ -158,15 +171,54 @@ impl Intake {
         // The lock is released before what is left over is closed: `state` was declared last.
     }
 
-    /// As [`Intake::take`], if the next message can be seen without asking the kernel.
+    /// Gives messages that are nothing but a small payload to `deliver`, as long as it says yes and the next one
+    /// can be seen without asking the kernel; `most` at most. Returns how many were taken.
     #[inline]
-    pub fn take_from_memory<R>(
-        &self,
-        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
-    ) -> Option<Result<R>> {
-        let mut leftovers = Leftovers::default();
+    pub fn take_plain(&self, most: u32, mut deliver: impl FnMut(&Plain<'_>) -> bool) -> u32 {
         let mut state = self.state.lock();
-        state.take_alone(deliver, &mut leftovers)
+        if state.moving {
+            return 0;
+        }
+        let Some(Row {
+            source,
+            alone,
+            seen,
+            horizon,
+            most,
+        }) = state.many.as_mut().and_then(|many| many.row(most))
+        else {
+            return 0;
+        };
+        let Some(lane) = &mut source.lane else {
+            return 0;
+        };
+        let mut taken = 0;
+        while taken < most {
+            let Ok(Some(record)) = lane.peek() else {
+                break;
+            };
+            let in_order = if alone {
+                !lane.is_shared()
+            } else {
+                lane.position() < seen && record.stamp <= horizon
+            };
+            if !in_order || record.kind != Kind::Plain || record.len >= LARGE {
+                break;
+            }
+            if !deliver(&Plain {
+                consumer: lane,
+                record,
+            }) {
+                break;
+            }
+            source.owed |= lane.take(&record);
+            taken += 1;
+        }
+        source.ring();
+        if let Some(many) = &mut state.many {
+            many.taken_alone += taken;
+        }
+        taken
     }
 
     /// Whether a message or the end of the stream is there.

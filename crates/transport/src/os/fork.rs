@@ -38,17 +38,24 @@ struct Badge;
 
 impl Drop for Badge {
     fn drop(&mut self) {
-        if let Some(presence) = MINE.with(Cell::take) {
+        if let Some(presence) = MINE.with(|mine| mine.presence.take()) {
             let mut presences = PRESENCES.lock().unwrap_or_else(PoisonError::into_inner);
             presences.free.push(presence);
         }
     }
 }
 
+/// What a thread knows of itself.
+struct Mine {
+    /// How many [`Gate`]s it has.
+    depth: Cell<u32>,
+    presence: Cell<Option<Presence>>,
+}
+
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    // Without a destructor, so that it can be used in those of other thread-locals.
-    static MINE: Cell<Option<Presence>> = const { Cell::new(None) };
+    // Without a destructor, so that it can be used in those of other thread-locals. One variable, because
+    // a library's thread-local costs a call to find.
+    static MINE: Mine = const { Mine { depth: Cell::new(0), presence: Cell::new(None) } };
     static BADGE: Badge = const { Badge };
 }
 
@@ -65,22 +72,24 @@ pub struct Gate {
 /// barrier is the fork's business, so that entering costs a few plain instructions.
 #[inline]
 pub fn enter() -> Gate {
-    let depth = DEPTH.get();
-    DEPTH.set(depth + 1);
-    if depth == 0 {
-        let presence = match MINE.get() {
-            Some(presence) => presence,
-            None => introduce(),
-        };
-        presence.store(true, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        if WITHOUT_MEMBARRIER.load(Ordering::Relaxed) {
-            fence(Ordering::SeqCst);
+    MINE.with(|mine| {
+        let depth = mine.depth.get();
+        mine.depth.set(depth + 1);
+        if depth == 0 {
+            let presence = match mine.presence.get() {
+                Some(presence) => presence,
+                None => introduce(),
+            };
+            presence.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            if WITHOUT_MEMBARRIER.load(Ordering::Relaxed) {
+                fence(Ordering::SeqCst);
+            }
+            if CLOSED.load(Ordering::Acquire) {
+                wait_outside(presence);
+            }
         }
-        if CLOSED.load(Ordering::Acquire) {
-            wait_outside(presence);
-        }
-    }
+    });
     Gate {
         _thread: PhantomData,
     }
@@ -96,7 +105,7 @@ fn introduce() -> Presence {
         presence
     });
     drop(presences);
-    MINE.set(Some(presence));
+    MINE.with(|mine| mine.presence.set(Some(presence)));
     // Fails while the thread ends; then the presence is not used again.
     let _ = BADGE.try_with(|_| ());
     presence
@@ -118,13 +127,15 @@ fn wait_outside(presence: Presence) {
 impl Drop for Gate {
     #[inline]
     fn drop(&mut self) {
-        let depth = DEPTH.get() - 1;
-        DEPTH.set(depth);
-        if depth == 0
-            && let Some(presence) = MINE.get()
-        {
-            presence.store(false, Ordering::Release);
-        }
+        MINE.with(|mine| {
+            let depth = mine.depth.get() - 1;
+            mine.depth.set(depth);
+            if depth == 0
+                && let Some(presence) = mine.presence.get()
+            {
+                presence.store(false, Ordering::Release);
+            }
+        });
     }
 }
 
@@ -190,9 +201,9 @@ type Hooks = (fn(), fn());
 
 /// Runs a hook as if inside the gate, which this thread has closed for all others.
 fn run(hook: fn()) {
-    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    MINE.with(|mine| mine.depth.set(mine.depth.get() + 1));
     hook();
-    DEPTH.with(|depth| depth.set(depth.get() - 1));
+    MINE.with(|mine| mine.depth.set(mine.depth.get() - 1));
 }
 
 extern "C" fn prepare() {
