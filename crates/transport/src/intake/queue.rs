@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::intake::Taken;
 use crate::message::Message;
 use crate::os::descriptor::{self, Leftovers};
-use crate::os::socket::{self, Peeked};
+use crate::os::socket::{self, Glimpse, Peeked};
 use crate::wire::control::{self, BELL};
 use crate::wire::native::{self, HEADER_LEN, Header, PacketKind};
 
@@ -32,19 +32,23 @@ pub(super) fn first_packet(
     socket: BorrowedFd<'_>,
     beginning: &mut [u8; HEADER_LEN],
 ) -> Result<First> {
-    let Some((len, beside)) = socket::peek_bytes(socket, beginning)? else {
-        return Ok(match socket::peek(socket, &mut [0; 1])? {
-            Peeked::Nothing => First::Nothing,
-            Peeked::End => First::End,
-            Peeked::Packet { len, fds, .. } => {
-                descriptor::close_unknown(fds);
-                if len > 0 {
-                    // It has come between the two looks.
-                    return first_packet_again(socket, beginning);
+    let (len, beside) = match socket::glimpse(socket, beginning)? {
+        Glimpse::Packet { len, beside } => (len, beside),
+        Glimpse::Nothing => return Ok(First::Nothing),
+        Glimpse::Unclear => {
+            return Ok(match socket::peek(socket, &mut [0; 1])? {
+                Peeked::Nothing => First::Nothing,
+                Peeked::End => First::End,
+                Peeked::Packet { len, fds, .. } => {
+                    descriptor::close_unknown(fds);
+                    if len > 0 {
+                        // It has come between the two looks.
+                        return first_packet_again(socket, beginning);
+                    }
+                    First::Damaged
                 }
-                First::Damaged
-            }
-        });
+            });
+        }
     };
     if len == BELL.len() && beginning[0] == BELL[0] {
         return Ok(if beside { First::Damaged } else { First::Bell });
@@ -62,15 +66,18 @@ pub(super) fn first_packet_again(
     socket: BorrowedFd<'_>,
     beginning: &mut [u8; HEADER_LEN],
 ) -> Result<First> {
-    Ok(match socket::peek_bytes(socket, beginning)? {
-        Some((1, false)) if beginning[0] == BELL[0] => First::Bell,
-        Some((len, _)) => match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+    Ok(match socket::glimpse(socket, beginning)? {
+        Glimpse::Packet {
+            len: 1,
+            beside: false,
+        } if beginning[0] == BELL[0] => First::Bell,
+        Glimpse::Packet { len, .. } => match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
             Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
             Some(Ok(_)) => First::Control,
             _ => First::Damaged,
         },
         // Somebody else has a duplicate of the socket and plays with it.
-        None => First::Nothing,
+        Glimpse::Nothing | Glimpse::Unclear => First::Nothing,
     })
 }
 

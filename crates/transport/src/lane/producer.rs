@@ -10,7 +10,7 @@ use crate::lane::layout::{
     record_len,
 };
 use crate::lane::sizes::{
-    CHUNK, FIRST_RING, LARGEST_OVERFLOW, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,
+    CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};
@@ -183,7 +183,8 @@ impl Producer {
     }
 
     /// Writes one record and publishes it. `fill` writes the body, of `len` bytes, and nothing is published
-    /// before it has returned. Never waits longer than a few tens of microseconds.
+    /// before it has returned. Waits for a consumer at work for a few tens of microseconds at most, and for a
+    /// large message no longer than fresh memory for it would take.
     ///
     /// [`Error::BacklogFull`] if there is no memory for it, [`Error::ReceiverGone`] if nobody will take it;
     /// nothing was sent then.
@@ -279,7 +280,7 @@ impl Producer {
                 if self.consumer_sleeps() || !system::has_several_cores() {
                     break;
                 }
-                until = now + PATIENCE_NS;
+                until = now + patience(room);
             } else if now > until {
                 break;
             }
@@ -324,9 +325,11 @@ impl Producer {
     }
 
     fn reserve_in_overflow(&mut self, room: usize) -> Result<()> {
+        // Back as soon as the consumer has left it and what it has not read yet would have had a place there. The
+        // rest of this ring is not used then: it has no pages.
         if let Some(home) = &self.home
-            && self.head == self.tail
             && self.head >= home.left_at
+            && self.tail - self.head <= home.ring.len() / 2
         {
             let pinned = self.header.word(TAIL).load(Ordering::SeqCst) & PINNED != 0;
             if home.ring.region.len() >= home_len(room) && !pinned {
@@ -446,12 +449,20 @@ impl Producer {
     }
 }
 
-/// The ring to be used over and over for messages of this size: it holds a few.
+/// How long a full ring is given to a consumer at work, in nanoseconds: not longer than it takes to make the pages
+/// of a fresh one, which for large messages is the larger part of sending them.
+fn patience(room: usize) -> u64 {
+    const NS_A_KIB: u64 = 256;
+    PATIENCE_NS + ((room as u64 >> 10) * NS_A_KIB).min(MOST_PATIENCE_NS)
+}
+
+/// The ring to be used over and over for messages of this size: it holds a few. Three, if they are large: one that
+/// is read where it lies, the next one, and the gap at the end that it did not fit.
 fn home_len(room: usize) -> usize {
     let len = if room <= 8 << 20 {
         (4 * room).next_power_of_two()
     } else {
-        (2 * room + SWITCH_LEN).next_multiple_of(CHUNK)
+        (3 * room + SWITCH_LEN).next_multiple_of(CHUNK)
     };
     len.max(FIRST_RING)
 }

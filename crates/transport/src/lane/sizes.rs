@@ -20,3 +20,5 @@ pub const CHUNK: usize = 2 << 20;
 pub const SMALLEST_CHUNK: usize = 64 << 10;
 /// How long a full ring is given to a consumer that is draining it.
 pub const PATIENCE_NS: u64 = 50_000;
+/// What is added to it for a large message, at most.
+pub const MOST_PATIENCE_NS: u64 = 20_000_000;

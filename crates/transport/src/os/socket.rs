@@ -160,9 +160,24 @@ pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Peeked> {
     }
 }
 
-/// How long the first packet is, whose beginning is copied, and whether something comes beside its bytes; None
-/// if there is no packet, or an empty one: [`peek`] tells these apart.
-pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
+/// A first look at a queue.
+#[derive(Clone, Copy, Debug)]
+pub enum Glimpse {
+    /// It is empty.
+    Nothing,
+    /// It has ended, or begins with an empty packet: [`peek`] tells these apart.
+    Unclear,
+    /// A packet.
+    Packet {
+        /// Of all of it.
+        len: usize,
+        /// Something comes beside its bytes.
+        beside: bool,
+    },
+}
+
+/// How long the first packet is, whose beginning is copied. Never waits.
+pub fn glimpse(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Glimpse> {
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -176,15 +191,19 @@ pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(u
         // SAFETY: the iovec covers `buffer`, which outlives the call.
         let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
         match got {
-            0 => return Ok(None),
+            0 => return Ok(Glimpse::Unclear),
             1.. => {
                 // What has no room shows as truncated.
                 let beside = message.msg_flags & libc::MSG_CTRUNC != 0;
-                return Ok(Some((got as usize, beside)));
+                return Ok(Glimpse::Packet {
+                    len: got as usize,
+                    beside,
+                });
             }
             _ => match last_errno() {
                 Errno::INTR | Errno::CONNRESET => {}
-                Errno::AGAIN | Errno::NOTCONN | Errno::INVAL => return Ok(None),
+                Errno::AGAIN => return Ok(Glimpse::Nothing),
+                Errno::NOTCONN | Errno::INVAL => return Ok(Glimpse::Unclear),
                 e => return Err(Error::kernel("recvmsg", e)),
             },
         }

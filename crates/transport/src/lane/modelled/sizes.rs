@@ -22,3 +22,5 @@ pub const CHUNK: usize = 64;
 pub const SMALLEST_CHUNK: usize = 64;
 /// One look at the consumer's progress and another, see `os/modelled/clock.rs`.
 pub const PATIENCE_NS: u64 = 0;
+/// Neither.
+pub const MOST_PATIENCE_NS: u64 = 0;
