@@ -208,6 +208,12 @@ class ReceiverEnd:
         """Messages, payload bytes and handles received through this object."""
     def lanes(self) -> tuple[int, int]:
         """How many sending processes have a lane here, and the bytes in them that are not yet received."""
+    def attend(self, waiter: Waiter) -> None:
+        """From now on ``waiter`` tells of every message again."""
+    def neglect(self, waiter: Waiter) -> None:
+        """Nobody waits for ``waiter`` until ``attend``, so that nobody need ring for it."""
+    def has_news(self) -> bool | None:
+        """Whether a message can be seen without asking the kernel; None if none can be seen coming so."""
     def waiter(self) -> Waiter:
         """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
     def duplicate_fd(self) -> int:
@@ -223,6 +229,8 @@ class Receiving(ReceiverEnd):
     def codec(self) -> Codec: ...
     def recv(self, timeout: float | None = None) -> Any: ...
     def try_recv(self) -> Any: ...
+    def recv_or(self, otherwise: Any) -> Any:
+        """The message that is there; if none is, ``otherwise``."""
     def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[Any]: ...
     def recv_view(self, timeout: float | None = None) -> memoryview:
         """TypeError unless the messages are raw bytes."""

@@ -1,5 +1,7 @@
 """Receiving ends. ``recv``, iteration and their like are the extension module's own methods."""
 
+import functools
+import importlib
 import types
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
@@ -21,8 +23,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+@functools.cache
+def _aio() -> types.ModuleType:
+    """Imported when it is needed: it takes as long as all of this package."""
+    return importlib.import_module("ipc_channel.aio")
+
+
 class _ReceiverOf(Receiving, End, Generic[T_co]):
     """What typed, pickling and bytes receivers have in common."""
+
+    line: Any = None
+    """Of the tasks of an event loop that wait for it; see :mod:`ipc_channel.aio`."""
 
     if TYPE_CHECKING:
 
@@ -46,25 +57,34 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
 
     async def arecv(self) -> T_co:
         """Receive from asyncio or trio; a checkpoint. Cancelling it loses no message. Raises as ``recv`` does."""
-        from ipc_channel.aio import arecv
-
-        message: T_co = await arecv(self)
+        message: T_co = await _aio().arecv(self)
         return message
 
     async def arecv_many(self, max_messages: int | None = None) -> list[T_co]:
         """Wait for a message, from asyncio or trio, and return all that are there, ``max_messages`` at most."""
-        from ipc_channel.aio import arecv_many
-
-        return await arecv_many(self, max_messages)
+        return await _aio().arecv_many(self, max_messages)
 
     def __aiter__(self) -> Self:
+        _aio().begin(self)
         return self
 
     async def __anext__(self) -> T_co:
+        message: T_co
         try:
-            return await self.arecv()
+            # In one piece: most messages of a loop are there already, and each call more costs as much as one.
+            line = self.line
+            if line is not None and line.running_loop() is line.loop:
+                line.hurried += 1
+                if line.hurried >= line.most_hurried:
+                    await line.checkpoint()
+                if not line.standing:
+                    message = self.recv_or(line)
+                    if message is not line:
+                        return message
+            message = await _aio().arecv(self)
         except Disconnected:
             raise StopAsyncIteration from None
+        return message
 
     def to_opaque(self) -> "OpaqueReceiver":
         """The same end without its type; this object is closed. Raises ClosedError."""

@@ -28,6 +28,9 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class _SenderOf(Sending, End, Generic[T_contra]):
     """What typed, pickling and bytes senders have in common."""
 
+    line: Any = None
+    """Of the tasks of an event loop that wait for it; see :mod:`ipc_channel.aio`."""
+
     if TYPE_CHECKING:
 
         def send(self, message: T_contra, timeout: float | None = None) -> None:

@@ -143,6 +143,32 @@ impl ReceiverEnd {
             .map_err(|e| ReceiverEnd::raise(py, e))
     }
 
+    /// From now on `waiter` tells of every message again.
+    fn attend(&self, py: Python<'_>, waiter: &Waiter) -> PyResult<()> {
+        match waiter.readiness() {
+            Some(readiness) => self.receiver.attend(&readiness),
+            None => Ok(()),
+        }
+        .map_err(|e| ReceiverEnd::raise(py, e))
+    }
+
+    /// Nobody waits for `waiter` until `attend`, so that nobody need ring for it.
+    fn neglect(&self, waiter: &Waiter) {
+        if let Some(readiness) = waiter.readiness() {
+            self.receiver.neglect(&readiness);
+        }
+    }
+
+    /// Whether a message can be seen without asking the kernel; None if none can be seen coming so.
+    fn has_news(&self) -> Option<bool> {
+        if self.keeps.load(Ordering::Acquire) {
+            return Some(true);
+        }
+        self.receiver
+            .has_lanes()
+            .then(|| self.receiver.has_news())
+    }
+
     /// Messages, payload bytes and handles received through this object.
     fn counters(&self) -> (u64, u64, u64) {
         self.counters.read()
@@ -392,6 +418,14 @@ impl Receiving {
     fn try_recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let next = Receiving::next(slf, None)?;
         next.map_err(|e| ReceiverEnd::raise(slf.py(), e))
+    }
+
+    /// The message that is there; if none is, `otherwise`. Raises as `recv`.
+    fn recv_or(slf: &Bound<'_, Self>, otherwise: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        match Receiving::next(slf, None)? {
+            Err(Error::Empty) => Ok(otherwise),
+            next => next.map_err(|e| ReceiverEnd::raise(slf.py(), e)),
+        }
     }
 
     /// Receive what is there, at least one message and at most `max_messages`, waiting for the first

@@ -257,6 +257,9 @@ impl Sending {
 
     /// Send a message if there is room now. Raises `Full` if there is none, otherwise as `send`.
     fn try_send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(sent) = send_bytes(slf, message) {
+            return sent;
+        }
         let encoded = slf.get().plug.encode(message)?;
         publish(slf, &encoded, timeout::at_once())?.map_err(|e| SenderEnd::raise(slf.py(), e))
     }

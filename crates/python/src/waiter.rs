@@ -22,6 +22,14 @@ impl Waiter {
         Waiter(Mutex::new(Some(Watch::End(readiness))))
     }
 
+    /// That of an end, while it is open.
+    pub fn readiness(&self) -> Option<Arc<Readiness>> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Watch::End(readiness)) => Some(readiness.clone()),
+            _ => None,
+        }
+    }
+
     pub fn of_epoll(epoll: OwnedFd) -> Waiter {
         Waiter(Mutex::new(Some(Watch::Epoll(epoll))))
     }

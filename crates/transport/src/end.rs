@@ -341,8 +341,17 @@ impl End {
 
     fn note_attendance(&self, inner: &mut Inner) {
         inner.watching.retain(|weak| weak.strong_count() > 0);
-        let attended = !inner.waiting.is_empty() || !inner.watching.is_empty();
+        let looks = |readiness: Arc<Readiness>| readiness.attentive.load(Ordering::Relaxed);
+        let mut watching = inner.watching.iter().filter_map(Weak::upgrade);
+        let attended = !inner.waiting.is_empty() || watching.any(looks);
         self.attended.store(attended, Ordering::SeqCst);
+    }
+
+    /// Whether somebody looks at the descriptor now. While nobody does it may miss what happens in memory.
+    pub fn attend(&self, readiness: &Readiness, attentive: bool) {
+        let mut inner = self.inner.lock();
+        readiness.attentive.store(attentive, Ordering::Relaxed);
+        self.note_attendance(&mut inner);
     }
 
     /// A descriptor for an event loop, which stays valid while the returned value lives. It shows what the
@@ -487,6 +496,7 @@ impl Inner {
             epoll,
             alarm,
             watched: Lock::new(Some(watched)),
+            attentive: AtomicBool::new(true),
         };
         readiness
             .epoll
@@ -517,6 +527,8 @@ pub struct Readiness {
     alarm: Alarm,
     // Kept open while the end is: closed, it would leave the epoll without a word.
     watched: Lock<Option<Watched>>,
+    /// Somebody looks at it now.
+    attentive: AtomicBool,
 }
 
 impl Readiness {

@@ -221,6 +221,29 @@ impl Receiver {
         Ok(readiness)
     }
 
+    /// From now on that descriptor tells of every message again.
+    pub fn attend(&self, readiness: &Readiness) -> Result<()> {
+        self.prepare_to_be_watched()?;
+        self.end.attend(readiness, true);
+        self.intake.settle(&self.end);
+        Ok(())
+    }
+
+    /// Nobody looks at that descriptor until [`Receiver::attend`]: senders need not ring for it.
+    pub fn neglect(&self, readiness: &Readiness) {
+        self.end.attend(readiness, false);
+    }
+
+    /// Whether a message can be seen without asking the kernel.
+    pub fn has_news(&self) -> bool {
+        self.intake.has_news()
+    }
+
+    /// Whether messages can come that are seen without asking the kernel.
+    pub fn has_lanes(&self) -> bool {
+        self.intake.has_lanes()
+    }
+
     /// The end's own descriptor for event loops, closed with it.
     pub fn fileno(&self) -> Result<RawFd> {
         self.prepare_to_be_watched()?;

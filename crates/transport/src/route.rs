@@ -36,9 +36,9 @@ const PACKET_COST: usize = 1024;
 const MOST_OCCUPIED: usize = 120 << 10;
 /// What [`Ticket::occupied`] counts in.
 const OCCUPIED_UNIT: usize = 1024;
-/// This many messages within a millisecond, and the process is busy.
+/// This many messages within ten milliseconds, and the process is busy.
 const BURST: u32 = 8;
-const BURST_NS: u64 = 1_000_000;
+const BURST_NS: u64 = 10_000_000;
 /// Of an honest receiver's bells there are few.
 const BELLS_AT_ONCE: usize = 256;
 

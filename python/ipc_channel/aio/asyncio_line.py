@@ -1,0 +1,156 @@
+"""Waiting in asyncio by its own locks and callbacks, which cost a fraction of what works with every loop."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ipc_channel.aio.line import AT_ONCE, Line
+
+if TYPE_CHECKING:
+    from ipc_channel._core import Receiving, Sending, Waiter
+
+__all__ = ["AsyncioLine", "task_loop"]
+
+_FIRST_PATIENCE: Final = 4
+_MOST_PATIENCE: Final = 16
+_SHORT: Final = 300e-6
+"""Seconds: after so short a sleep it is worth while to let the loop turn for a moment before the next one."""
+
+
+class AsyncioLine(Line):
+    """Of one loop and one end.
+
+    The loop watches a receiver's descriptor from the first wait on, until it has news that nobody waits for: so two
+    processes that talk to each other do not register it anew for each message. It is a descriptor of its own, so that
+    a callback that the user has registered with the loop for ``fileno()`` stays.
+    """
+
+    __slots__ = ("_future", "_patience", "_waiter", "hurried", "lock", "loop")
+
+    most_hurried = 4 * AT_ONCE
+    """Messages that a loop takes before other tasks run: some tens of microseconds' worth, as much as a turn of
+    asyncio's loop takes itself."""
+    running_loop = staticmethod(asyncio._get_running_loop)
+    """As asyncio's ``get_running_loop``, but None if there is none; exported there for those who need that."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+        self.lock = asyncio.Lock()
+        self.hurried = self.most_hurried
+        """Messages that a loop has taken since other tasks ran."""
+        self._patience = _FIRST_PATIENCE
+        """Turns of the loop before the next sleep."""
+        self._waiter: Waiter | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    def _turn(self) -> "_Turn":
+        return _Turn(self)
+
+    async def checkpoint(self) -> None:
+        self.hurried = 0
+        await asyncio.sleep(0)
+
+    async def _news(self, receiver: "Receiving") -> None:
+        self.hurried = 0
+        for _ in range(self._patience):
+            news = receiver.has_news()
+            if news is None:
+                break
+            if news:
+                return
+            await asyncio.sleep(0)
+        began = time.monotonic()
+        await self._sleep(receiver)
+        if time.monotonic() - began < _SHORT:
+            self._patience = min(max(2 * self._patience, _FIRST_PATIENCE), _MOST_PATIENCE)
+        else:
+            self._patience //= 2
+
+    async def _sleep(self, receiver: "Receiving") -> None:
+        if self._waiter is None:
+            self._waiter = receiver.waiter()
+            try:
+                self.loop.add_reader(self._waiter, self._wake)
+            except BaseException:
+                self._let_go()
+                raise
+        else:
+            receiver.attend(self._waiter)
+        self._future = future = self.loop.create_future()
+        try:
+            await future
+        finally:
+            self._future = None
+            if self._waiter is not None:
+                receiver.neglect(self._waiter)
+
+    def _wake(self) -> None:
+        """The descriptor is readable."""
+        if self._future is not None:
+            _set(self._future)
+        elif self._waiter is not None:
+            self.loop.remove_reader(self._waiter)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.close()
+
+    async def _room(self, sender: "Sending") -> None:
+        self.hurried = 0
+        # Anew for each wait, since what is to be waited for changes.
+        future = self.loop.create_future()
+        waiter = sender.waiter()
+        try:
+            self.loop.add_reader(waiter, _set, future)
+            try:
+                await future
+            finally:
+                self.loop.remove_reader(waiter)
+        finally:
+            waiter.close()
+
+
+class _Turn:
+    """Of one task in a line. A context manager written out, since a generator's costs more than the rest of a call."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, line: AsyncioLine) -> None:
+        self._line = line
+
+    async def __aenter__(self) -> None:
+        await self._line.lock.acquire()
+        try:
+            await self._line.checkpoint()
+        except BaseException:
+            self._line.lock.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._line.lock.release()
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def task_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop whose task calls; None if asyncio is not at work here."""
+    loop = AsyncioLine.running_loop()
+    # Trio can run as asyncio's guest, in callbacks of its loop.
+    return None if loop is None or asyncio.current_task(loop) is None else loop
+
+
+def line_of(end: Any) -> AsyncioLine | None:
+    """The line of an end in the loop of the calling task; None if that is no task of asyncio's."""
+    loop = task_loop()
+    if loop is None:
+        return None
+    line: AsyncioLine | None = end.line
+    if line is None or line.loop is not loop:
+        line = end.line = AsyncioLine(loop)
+    return line
