@@ -71,16 +71,14 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
     async def __anext__(self) -> T_co:
         message: T_co
         try:
-            # In one piece: most messages of a loop are there already, and each call more costs as much as one.
+            # In one piece: most messages of a loop are there already, and each call more costs as much as one. Which
+            # event loop it is does not matter before something is to be waited for.
             line = self.line
-            if line is not None and line.running_loop() is line.loop:
+            if line is not None and line.hurried < line.most_hurried and not line.standing:
                 line.hurried += 1
-                if line.hurried >= line.most_hurried:
-                    await line.checkpoint()
-                if not line.standing:
-                    message = self.recv_or(line)
-                    if message is not line:
-                        return message
+                message = self.recv_or(line)
+                if message is not line:
+                    return message
             message = await _aio().arecv(self)
         except Disconnected:
             raise StopAsyncIteration from None

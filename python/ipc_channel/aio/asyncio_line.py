@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncioLine", "task_loop"]
 
-_FIRST_PATIENCE: Final = 4
-_MOST_PATIENCE: Final = 16
-_SHORT: Final = 300e-6
-"""Seconds: after so short a sleep it is worth while to let the loop turn for a moment before the next one."""
+_FIRST_PATIENCE: Final = 100e-6
+_MOST_PATIENCE: Final = 500e-6
+_SHORT: Final = 1e-3
+"""Seconds: after so short a sleep, most of which is the time to fall asleep and to wake, it is worth while to let the
+loop turn for a moment before the next one."""
+_TRIES: Final = 24
+_PAUSE: Final = 96
+"""After so many moments in vain there are none before so many sleeps."""
 
 
 class AsyncioLine(Line):
@@ -25,13 +29,11 @@ class AsyncioLine(Line):
     a callback that the user has registered with the loop for ``fileno()`` stays.
     """
 
-    __slots__ = ("_future", "_patience", "_waiter", "hurried", "lock", "loop")
+    __slots__ = ("_future", "_patience", "_vain", "_waiter", "hurried", "lock", "loop")
 
     most_hurried = 4 * AT_ONCE
     """Messages that a loop takes before other tasks run: some tens of microseconds' worth, as much as a turn of
     asyncio's loop takes itself."""
-    running_loop = staticmethod(asyncio._get_running_loop)
-    """As asyncio's ``get_running_loop``, but None if there is none; exported there for those who need that."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -40,7 +42,9 @@ class AsyncioLine(Line):
         self.hurried = self.most_hurried
         """Messages that a loop has taken since other tasks ran."""
         self._patience = _FIRST_PATIENCE
-        """Turns of the loop before the next sleep."""
+        """Seconds for which the loop turns before the next sleep, if it has nothing else to do."""
+        self._vain = 0
+        """How often that was in vain, since it was not."""
         self._waiter: Waiter | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -53,19 +57,21 @@ class AsyncioLine(Line):
 
     async def _news(self, receiver: "Receiving") -> None:
         self.hurried = 0
-        for _ in range(self._patience):
-            news = receiver.has_news()
-            if news is None:
-                break
-            if news:
-                return
-            await asyncio.sleep(0)
         began = time.monotonic()
+        if receiver.has_news() is not None:
+            if self._vain < _TRIES:
+                until = began + self._patience
+                while began < until:
+                    if receiver.has_news():
+                        self._vain = 0
+                        return
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
+            self._vain = (self._vain + 1) % _PAUSE
         await self._sleep(receiver)
-        if time.monotonic() - began < _SHORT:
-            self._patience = min(max(2 * self._patience, _FIRST_PATIENCE), _MOST_PATIENCE)
-        else:
-            self._patience //= 2
+        slept = time.monotonic() - began
+        # Longer than the other side needs to wake up; else both would give up just before the other comes.
+        self._patience = min(2 * slept, _MOST_PATIENCE) if slept < _SHORT else self._patience / 2
 
     async def _sleep(self, receiver: "Receiving") -> None:
         if self._waiter is None:
@@ -140,9 +146,12 @@ def _set(future: "asyncio.Future[None]") -> None:
 
 def task_loop() -> asyncio.AbstractEventLoop | None:
     """The loop whose task calls; None if asyncio is not at work here."""
-    loop = AsyncioLine.running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
     # Trio can run as asyncio's guest, in callbacks of its loop.
-    return None if loop is None or asyncio.current_task(loop) is None else loop
+    return None if asyncio.current_task(loop) is None else loop
 
 
 def line_of(end: Any) -> AsyncioLine | None:
