@@ -164,9 +164,7 @@ impl ReceiverEnd {
         if self.keeps.load(Ordering::Acquire) {
             return Some(true);
         }
-        self.receiver
-            .has_lanes()
-            .then(|| self.receiver.has_news())
+        self.receiver.has_lanes().then(|| self.receiver.has_news())
     }
 
     /// Messages, payload bytes and handles received through this object.

@@ -224,7 +224,11 @@ impl Many {
     #[inline]
     pub(super) fn row(&mut self, most: u32) -> Option<Row<'_>> {
         let (index, alone, most) = match (self.alone, &self.awake[..]) {
-            (Some(index), _) => (index, true, most.min(MOST_ALONE.saturating_sub(self.taken_alone))),
+            (Some(index), _) => (
+                index,
+                true,
+                most.min(MOST_ALONE.saturating_sub(self.taken_alone)),
+            ),
             (None, &[index])
                 if self.heads.is_empty() && self.taken.is_empty() && !self.new_door =>
             {
@@ -237,7 +241,11 @@ impl Many {
             return None;
         }
         Some(Row {
-            seen: if source.seen == u64::MAX { 0 } else { source.seen },
+            seen: if source.seen == u64::MAX {
+                0
+            } else {
+                source.seen
+            },
             source,
             alone,
             horizon: self.horizon,

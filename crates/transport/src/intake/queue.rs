@@ -71,7 +71,8 @@ pub(super) fn first_packet_again(
             len: 1,
             beside: false,
         } if beginning[0] == BELL[0] => First::Bell,
-        Glimpse::Packet { len, .. } => match beginning.get(..len.min(HEADER_LEN)).map(Header::read) {
+        Glimpse::Packet { len, .. } => match beginning.get(..len.min(HEADER_LEN)).map(Header::read)
+        {
             Some(Ok(header)) if header.kind == PacketKind::Message => First::Message(header.stamp),
             Some(Ok(_)) => First::Control,
             _ => First::Damaged,

@@ -10,7 +10,8 @@ use crate::lane::layout::{
     record_len,
 };
 use crate::lane::sizes::{
-    CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,
+    CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SMALLEST_CHUNK,
+    SMALLEST_OVERFLOW,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};

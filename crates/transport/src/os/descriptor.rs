@@ -162,6 +162,13 @@ impl Drop for Leftovers {
     }
 }
 
+/// Closes a socket that is known to be a channel's, whose queue may hold descriptors of unknown kind.
+pub fn close_channel_socket(socket: OwnedFd) {
+    if !socket::holds_nothing(socket.as_fd()) {
+        close_unknown(vec![socket]);
+    }
+}
+
 /// Closes descriptors of unknown kind. Closing some files can block for as long as their sender chose (a
 /// TCP socket that lingers, a file of a FUSE server), so those that might are closed on a thread of their
 /// own, and waited for a moment only: normally they are closed when this returns.

@@ -294,13 +294,13 @@ pub fn holds_nothing(socket: BorrowedFd<'_>) -> bool {
         // Control data that had no room show as MSG_CTRUNC.
         (false, message.msg_flags & libc::MSG_CTRUNC == 0)
     };
-    // The sum over all packets: empty ones remain to be told from the end of the stream.
-    if !rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0) {
-        return false;
-    }
     let (certain, nothing) = nothing_to_see();
     if certain || !nothing {
         return nothing;
+    }
+    // The sum over all packets: empty ones remain to be told from the end of the stream.
+    if !rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0) {
+        return false;
     }
     // Even an empty packet has credentials. Off again, or else a sender gets a name of its own.
     let ask = |on| rustix::net::sockopt::set_socket_passcred(socket, on).is_ok();
