@@ -62,7 +62,8 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
 
     async def arecv_many(self, max_messages: int | None = None) -> list[T_co]:
         """Wait for a message, from asyncio or trio, and return all that are there, ``max_messages`` at most."""
-        return await _aio().arecv_many(self, max_messages)
+        messages: list[T_co] = await _aio().arecv_many(self, max_messages)
+        return messages
 
     def __aiter__(self) -> Self:
         _aio().begin(self)
