@@ -74,22 +74,22 @@ class AsyncioLine(Line):
         self._patience = min(2 * slept, _MOST_PATIENCE) if slept < _SHORT else self._patience / 2
 
     async def _sleep(self, receiver: "Receiving") -> None:
-        if self._waiter is None:
-            self._waiter = receiver.waiter()
+        waiter = self._waiter
+        if waiter is None:
+            waiter = self._waiter = receiver.waiter()
             try:
-                self.loop.add_reader(self._waiter, self._wake)
+                self.loop.add_reader(waiter, self._wake)
             except BaseException:
                 self._let_go()
                 raise
         else:
-            receiver.attend(self._waiter)
+            receiver.attend(waiter)
         self._future = future = self.loop.create_future()
         try:
             await future
         finally:
             self._future = None
-            if self._waiter is not None:
-                receiver.neglect(self._waiter)
+            receiver.neglect(waiter)
 
     def _wake(self) -> None:
         """The descriptor is readable."""
