@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol, Self, final, type_check_only
 
 from typing_extensions import Buffer, disjoint_base
 
+from ipc_channel.codecs.frames import Encoding
+
 __all__ = [
     "Delivery",
     "Departure",
@@ -60,10 +62,9 @@ class Codec(Protocol):
     def encode(self) -> Callable[[Any], bytes | Parcel] | None:
         """None: the message itself is a contiguous buffer and is the payload."""
     @property
-    def framed(self) -> tuple[object, Callable[[bytes, Any], bytes | Parcel], Callable[[], object]] | None:
-        """For an encoder that may meet handles: what stands for its frame, what makes a parcel of the payload and
-        the frame that has taken that one's place, and what gives this thread's list of frames, always the same.
-        None: the encoder needs no frame, or sees to it itself."""
+    def encoding(self) -> Encoding | None:
+        """If ``encode`` is that of an Encoding: this, of which the extension module does the steps itself. It may be
+        missing."""
     @property
     def decode(self) -> Callable[[bytes], Any] | None:
         """Decodes a message that carries neither handles nor buffers. None: the payload is the message."""

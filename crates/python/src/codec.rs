@@ -32,36 +32,32 @@ fn names(types: &Bound<'_, PyAny>) -> PyResult<String> {
     Ok(names.join(" or "))
 }
 
-/// An encoder that may meet handles, for which it looks on its thread's stack of frames.
-struct Framed {
+/// An encoder that may meet handles, for which it looks on its thread's stack of frames: the steps of
+/// `ipc_channel.codecs.frames.Encoding.encode`.
+struct Encoding {
     /// Stands for the frame of a message without handles.
     marker: Py<PyAny>,
+    encoder: Py<PyAny>,
     /// Makes a parcel of a payload and the frame that was found in the marker's place.
     finish: Py<PyAny>,
-    /// Gives the stack of the calling thread.
-    stack: Py<PyAny>,
 }
 
-impl Framed {
-    fn new(parts: &Bound<'_, PyAny>) -> PyResult<Framed> {
-        let (marker, finish, stack) = parts.extract()?;
-        Ok(Framed {
-            marker,
-            finish,
-            stack,
+impl Encoding {
+    fn new(encoding: Bound<'_, PyAny>) -> PyResult<Encoding> {
+        let py = encoding.py();
+        Ok(Encoding {
+            encoder: encoding.getattr(intern!(py, "encoder"))?.unbind(),
+            finish: encoding.getattr(intern!(py, "finish"))?.unbind(),
+            marker: encoding.unbind(),
         })
     }
 
-    fn encode<'py>(
-        &self,
-        encode: &Bound<'py, PyAny>,
-        message: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        let stack = self.stack_of_this_thread(py)?;
+        let stack = stack_of_this_thread(py)?;
         let marker = self.marker.bind(py);
         stack.append(marker)?;
-        let payload = call(encode, message);
+        let payload = call(self.encoder.bind(py), message);
         let last = stack.len() - 1;
         let frame = stack.get_item(last);
         stack.del_item(last)?;
@@ -71,27 +67,28 @@ impl Framed {
         }
         self.finish.bind(py).call1((payload, frame))
     }
+}
 
-    fn stack_of_this_thread<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        thread_local! {
-            static STACK: RefCell<Option<Py<PyList>>> = const { RefCell::new(None) };
-        }
-        STACK.with_borrow_mut(|known| {
-            if let Some(stack) = known {
-                return Ok(stack.bind(py).clone());
-            }
-            let stack = self.stack.bind(py).call0()?.cast_into::<PyList>()?;
-            *known = Some(stack.clone().unbind());
-            Ok(stack)
-        })
+/// Always the same list for one thread.
+fn stack_of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    thread_local! {
+        static STACK: RefCell<Option<Py<PyList>>> = const { RefCell::new(None) };
     }
+    if let Some(stack) = STACK.with_borrow(|known| Some(known.as_ref()?.clone_ref(py))) {
+        return Ok(stack.into_bound(py));
+    }
+    let frames = PyModule::import(py, intern!(py, "ipc_channel.codecs.frames"))?;
+    let stack = frames.call_method0(intern!(py, "of_this_thread"))?;
+    let stack = stack.cast_into::<PyList>()?;
+    STACK.set(Some(stack.clone().unbind()));
+    Ok(stack)
 }
 
 /// The parts of a codec object, looked up once.
 pub struct Plug {
     accepts: Option<Py<PyAny>>,
     encode: Option<Py<PyAny>>,
-    framed: Option<Framed>,
+    encoding: Option<Encoding>,
     decode: Option<Py<PyAny>>,
     decode_delivery: Option<Py<PyAny>>,
 }
@@ -107,10 +104,13 @@ impl Plug {
             Ok(Plug {
                 accepts: part(intern!(py, "accepts"))?,
                 encode: part(intern!(py, "encode"))?,
-                framed: match part(intern!(py, "framed"))? {
-                    Some(parts) => Some(Framed::new(parts.bind(py))?),
-                    None => None,
-                },
+                encoding: codec
+                    .map(|codec| codec.getattr_opt(intern!(py, "encoding")))
+                    .transpose()?
+                    .flatten()
+                    .filter(|encoding| !encoding.is_none())
+                    .map(Encoding::new)
+                    .transpose()?,
                 decode: part(intern!(py, "decode"))?,
                 decode_delivery: part(intern!(py, "decode_delivery"))?,
             })
@@ -145,12 +145,10 @@ impl Plug {
                 ),
             ));
         }
-        let encoded = match (&self.encode, &self.framed) {
-            (None, _) => Encoded::from_buffer(message),
-            (Some(encode), None) => call(encode.bind(py), message).and_then(Encoded::new),
-            (Some(encode), Some(framed)) => framed
-                .encode(encode.bind(py), message)
-                .and_then(Encoded::new),
+        let encoded = match (&self.encoding, &self.encode) {
+            (Some(encoding), _) => encoding.encode(message).and_then(Encoded::new),
+            (None, Some(encode)) => call(encode.bind(py), message).and_then(Encoded::new),
+            (None, None) => Encoded::from_buffer(message),
         };
         encoded.map_err(|error| {
             if error.is_instance_of::<PyBufferError>(py) {

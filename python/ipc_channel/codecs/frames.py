@@ -7,14 +7,18 @@ innermost last. A frame lives for one call of a codec; no handle outlasts it the
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ipc_channel.errors import DecodeError
 
 if TYPE_CHECKING:
     import pickle
 
-    from ipc_channel._core import Handle
+    from ipc_channel._core import Handle, Parcel
+
+
+OutgoingT = TypeVar("OutgoingT", bound="Outgoing")
 
 
 class Outgoing(list["Handle"]):
@@ -44,18 +48,32 @@ class OutgoingPickle(Outgoing):
 class Encoding:
     """Stands for the frame of a message that is being encoded and has no handles so far, as most never have.
 
-    Codecs give one of these to the extension module, which puts it on the stack, calls the encoder, and takes off
-    what lies there then.
+    The extension module does for every message of a channel what :meth:`encode` does for one.
     """
 
-    __slots__ = ("_make",)
+    __slots__ = ("encoder", "finish", "make")
 
-    def __init__(self, make: type[Outgoing]) -> None:
-        self._make = make
+    def __init__(
+        self,
+        encoder: Callable[[Any], bytes],
+        make: type[OutgoingT],
+        finish: "Callable[[bytes, OutgoingT], bytes | Parcel]",
+    ) -> None:
+        self.encoder = encoder
+        """May look for its frame with :func:`innermost`."""
+        self.make: type[Outgoing] = make
+        self.finish: Callable[[bytes, Any], bytes | Parcel] = finish
+        """Called with what the encoder returned and the frame, if there was one in the end."""
 
-    def begin(self) -> Outgoing:
-        """The frame itself."""
-        return self._make()
+    def encode(self, message: Any) -> "bytes | Parcel":
+        """Encode a message in a frame of its own."""
+        frames = stack.frames
+        frames.append(self)
+        try:
+            payload = self.encoder(message)
+        finally:
+            frame = frames.pop()
+        return payload if frame is self else self.finish(payload, frame)
 
 
 class Incoming:
@@ -110,7 +128,7 @@ def innermost() -> Outgoing | Incoming | None:
         return None
     frame = frames[-1]
     if isinstance(frame, Encoding):
-        frame = frames[-1] = frame.begin()
+        frame = frames[-1] = frame.make()
     return frame
 
 

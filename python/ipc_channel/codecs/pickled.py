@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ipc_channel._core import LABEL_PICKLED, Parcel
-from ipc_channel.codecs.frames import Encoding, Incoming, OutgoingPickle, innermost, of_this_thread, stack
+from ipc_channel.codecs.frames import Encoding, Incoming, OutgoingPickle, innermost, stack
 from ipc_channel.errors import EncodeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PICKLED", "PickledCodec"]
 
 
-def _encode(message: Any, dumps: Callable[..., bytes] = pickle.dumps) -> bytes:
+def _dump(message: Any, dumps: Callable[..., bytes] = pickle.dumps) -> bytes:
     return dumps(message, 5, buffer_callback=_put_aside)
 
 
@@ -60,8 +60,8 @@ class PickledCodec:
     def __init__(self) -> None:
         self.label = LABEL_PICKLED
         self.accepts: None = None
-        self.encode = _encode
-        self.framed = (Encoding(OutgoingPickle), _finish, of_this_thread)
+        self.encoding = Encoding(_dump, OutgoingPickle, _finish)
+        self.encode = self.encoding.encode
         self.decode: Callable[[bytes], Any] = pickle.loads
         self.decode_delivery = _decode_delivery
 

@@ -14,7 +14,7 @@ class RawCodec:
         self.label = LABEL_BYTES
         self.accepts: None = None
         self.encode: None = None
-        self.framed: None = None
+        self.encoding: None = None
         self.decode: None = None
         self.decode_delivery: None = None
 

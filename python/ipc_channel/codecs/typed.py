@@ -14,7 +14,7 @@ import msgspec
 
 from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED, Parcel, ReceiverEnd, SenderEnd
 from ipc_channel.codecs.forms import accepted, examine
-from ipc_channel.codecs.frames import Encoding, Incoming, Outgoing, innermost, of_this_thread, stack
+from ipc_channel.codecs.frames import Encoding, Incoming, Outgoing, innermost, stack
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
 from ipc_channel.errors import DecodeError, EncodeError
 
@@ -27,7 +27,6 @@ _EXTENSION: Final = 73
 """The MessagePack extension type of handles; its data is the index, 4 bytes, big-endian."""
 
 _NO_HANDLES: Final = Incoming([])
-_ENCODING: Final = Encoding(Outgoing)
 
 
 class TypedCodec:
@@ -41,15 +40,15 @@ class TypedCodec:
         self.accepts: type | tuple[type, ...] | None = (
             classes[0] if classes is not None and len(classes) == 1 else classes
         )
-        self.encode: Callable[[Any], bytes]
-        self.framed: tuple[Encoding, Callable[[bytes, Any], bytes | Parcel], Callable[[], object]] | None = None
+        self.encode: Callable[[Any], bytes | Parcel]
+        self.encoding: Encoding | None = None
         self.decode: Callable[[bytes], Any]
         self.decode_delivery: Callable[[Delivery], Any] | None
         if examine(form):
             encoder = msgspec.msgpack.Encoder(enc_hook=_encode_handle)
             decoder = msgspec.msgpack.Decoder(form, dec_hook=_HandleDecoder())
-            self.encode = encoder.encode
-            self.framed = (_ENCODING, _finish, of_this_thread)
+            self.encoding = Encoding(encoder.encode, Outgoing, Parcel)
+            self.encode = self.encoding.encode
             self.decode = functools.partial(_decode_plain, decoder.decode)
             self.decode_delivery = functools.partial(_decode_delivery, decoder.decode)
         else:
@@ -80,10 +79,6 @@ def typed_codec(form: Any) -> TypedCodec:
 def _cached(form: Any, spelling: str | None) -> TypedCodec:
     del spelling
     return TypedCodec(form)
-
-
-def _finish(payload: bytes, frame: Outgoing) -> Parcel:
-    return Parcel(payload, frame)
 
 
 def _encode_handle(handle: Any) -> msgspec.msgpack.Ext:
