@@ -24,6 +24,8 @@ def wait_through_alarms(kind: type[Wait], restart: bool) -> bool:
 
     def release_later() -> None:
         time.sleep(0.06)
+        # An event loop closes the descriptor by which signals wake it before it says so to the interpreter.
+        signal.setitimer(signal.ITIMER_REAL, 0)
         wait.release()
 
     with kind() as wait:

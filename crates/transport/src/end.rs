@@ -238,7 +238,7 @@ impl End {
         if self.receives
             && let Some(socket) = Arc::into_inner(socket)
         {
-            descriptor::close_channel_socket(socket);
+            descriptor::close_own_socket(socket);
         }
     }
 

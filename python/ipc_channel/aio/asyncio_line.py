@@ -31,15 +31,15 @@ class AsyncioLine(Line):
 
     __slots__ = ("_future", "_patience", "_vain", "_waiter", "hurried", "lock", "loop")
 
-    most_hurried = 4 * AT_ONCE
+    most_hurried: Final = 4 * AT_ONCE
     """Messages that a loop takes before other tasks run: some tens of microseconds' worth, as much as a turn of
     asyncio's loop takes itself."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self.loop = loop
-        self.lock = asyncio.Lock()
-        self.hurried = self.most_hurried
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.lock: asyncio.Lock = asyncio.Lock()
+        self.hurried: int = self.most_hurried
         """Messages that a loop has taken since other tasks ran."""
         self._patience = _FIRST_PATIENCE
         """Seconds for which the loop turns before the next sleep, if it has nothing else to do."""

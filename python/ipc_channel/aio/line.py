@@ -35,7 +35,7 @@ class Line(ABC):
     __slots__ = ("standing",)
 
     def __init__(self) -> None:
-        self.standing = 0
+        self.standing: int = 0
         """Tasks in the line, the one whose turn it is included."""
 
     @abstractmethod

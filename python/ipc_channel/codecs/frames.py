@@ -59,7 +59,7 @@ class Encoding:
         make: type[OutgoingT],
         finish: "Callable[[bytes, OutgoingT], bytes | Parcel]",
     ) -> None:
-        self.encoder = encoder
+        self.encoder: Callable[[Any], bytes] = encoder
         """May look for its frame with :func:`innermost`."""
         self.make: type[Outgoing] = make
         self.finish: Callable[[bytes, Any], bytes | Parcel] = finish

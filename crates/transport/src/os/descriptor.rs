@@ -162,8 +162,8 @@ impl Drop for Leftovers {
     }
 }
 
-/// Closes a socket that is known to be a channel's, whose queue may hold descriptors of unknown kind.
-pub fn close_channel_socket(socket: OwnedFd) {
+/// Closes a socket that is known to be a channel's or a server's, whose queue may hold descriptors of unknown kind.
+pub fn close_own_socket(socket: OwnedFd) {
     if !socket::holds_nothing(socket.as_fd()) {
         close_unknown(vec![socket]);
     }

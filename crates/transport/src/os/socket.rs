@@ -289,18 +289,20 @@ pub fn holds_nothing(socket: BorrowedFd<'_>) -> bool {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: as above.
         if unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) } < 0 {
-            return (true, matches!(last_errno(), Errno::AGAIN | Errno::NOTCONN));
+            // A socket that listens says that it is not connected; what is in its queues cannot be seen.
+            return (true, last_errno() == Errno::AGAIN);
         }
         // Control data that had no room show as MSG_CTRUNC.
         (false, message.msg_flags & libc::MSG_CTRUNC == 0)
     };
+    // The sum over all packets, whatever another holder has done to make the queue look empty.
+    if !rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0) {
+        return false;
+    }
+    // Empty packets remain to be told from the end of the stream.
     let (certain, nothing) = nothing_to_see();
     if certain || !nothing {
         return nothing;
-    }
-    // The sum over all packets: empty ones remain to be told from the end of the stream.
-    if !rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes == 0) {
-        return false;
     }
     // Even an empty packet has credentials. Off again, or else a sender gets a name of its own.
     let ask = |on| rustix::net::sockopt::set_socket_passcred(socket, on).is_ok();
