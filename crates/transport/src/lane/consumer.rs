@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN,
-    UNIT, WAITER, WAITING, record_len, unpack,
+    CLOSED, CONSUMER, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL,
+    TAKEN, UNIT, WAITER, WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory, system};
@@ -80,6 +80,9 @@ impl Consumer {
         let file = Arc::new(file);
         check_ring(&file, place.offset, place.len)?;
         let header = Arc::new(map(&file, 0, HEADER_LEN)?);
+        header
+            .word(CONSUMER)
+            .store(std::process::id().into(), Ordering::Relaxed);
         let ledger = Arc::new(Ledger::new(header.clone()));
         if place.pinned {
             ledger.end();
