@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 import ipc_channel as ipc
 from tests.faults.forging import FILE, entry, header, honest
-from tests.faults.lanes import BELL, FRAMED, NEXT_LINK, PLAIN, TAIL, Lane
+from tests.faults.lanes import BELL, FRAMED, NEXT_LINK, PLAIN, SHARED, TAIL, Lane
 from tests.faults.lingering import lingering_socket
 from tests.faults.victim import Victim
 from tests.support.packets import receive_packet, send_packet, socket_of
@@ -50,6 +51,24 @@ def test_a_damaged_lane_is_an_error_once_and_the_channel_goes_on(victim: Victim,
         victim.receiver.recv(20)
     send_packet(victim.raw, honest(b"after"))
     assert victim.receiver.recv(20) == b"after"
+
+
+def test_a_dead_sender_that_claims_endless_messages_does_not_keep_the_others_waiting(victim: Victim) -> None:
+    with contextlib.closing(Lane(1 << 16)) as lane:
+        send_packet(victim.raw, lane.announcement(), lane.descriptors())
+        while lane.tail < lane.ring:
+            lane.record(PLAIN, bytes(1008), stamp=0)  # older than all that the others send
+        lane.tail = 1 << 60 | SHARED  # where the ring ends, it begins again
+        lane.publish()
+    message = b"of another"
+    size = len(message)
+    send_packet(victim.raw, header(payload=size, body=size, stamp=time.monotonic_ns()) + message)
+    # Until it is found out it may fill a ring, and not more.
+    for _ in range(2 * 64):
+        with contextlib.suppress(ipc.ProtocolError):
+            if victim.receiver.recv(20) == message:
+                return
+    pytest.fail("the messages of a dead sender have no end")
 
 
 def test_in_a_set_the_damaged_lane_of_one_does_not_touch_the_others(victim: Victim, lane: Lane) -> None:

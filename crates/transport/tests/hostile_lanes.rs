@@ -325,6 +325,33 @@ fn a_tail_that_goes_back_or_far_ahead_harms_its_own_lane_alone() {
 }
 
 #[test]
+fn a_tail_beyond_all_memory_does_not_keep_others_waiting_for_ever() {
+    contained(|| {
+        for tail in [1u64 << 40, 1 << 60, u64::MAX - 15] {
+            let victim = Victim::new();
+            let mut lane = Lane::new();
+            lane.announce(&victim, &lane.place());
+            // The ring is full of messages, each of them older than any other: after the last comes the first.
+            while lane.written < RING as u64 {
+                let rest = RING - lane.written as usize - 16;
+                let at = lane.written as usize;
+                lane.put(
+                    at,
+                    rest.min(1008) as u64 | (Kind::Plain as u64) << 56,
+                    0,
+                    b"old",
+                );
+                lane.written += layout::record_len(0, rest.min(1008)) as u64;
+            }
+            lane.set(layout::TAIL, tail | layout::SHARED);
+            lane.ring();
+            // Nothing was taken before it is known to be a lie.
+            victim.refuses(&format!("tail {tail}"));
+        }
+    });
+}
+
+#[test]
 fn words_of_the_header_page_that_the_receiver_never_asked_for() {
     contained(|| {
         let victim = Victim::new();

@@ -62,6 +62,8 @@ pub struct Consumer {
     place: Place,
     /// The shared word as last seen.
     tail: u64,
+    /// The last one that was found to be possible although it is more than a ring away.
+    possible: u64,
     released: u64,
 }
 
@@ -93,6 +95,7 @@ impl Consumer {
             header,
             file,
             tail: place.read,
+            possible: place.read,
             released: place.read,
             place,
         })
@@ -189,6 +192,9 @@ impl Consumer {
                 return Ok(None);
             }
             let available = (self.tail & !FLAGS).wrapping_sub(self.place.read);
+            if available > self.place.len && self.tail != self.possible {
+                self.check_tail(available)?;
+            }
             let region = self.ring.region();
             let at = ((self.place.read - self.place.start) % self.place.len) as usize;
             let Some((kind, padding, len)) = unpack(region.word(at).load(Ordering::Relaxed)) else {
@@ -218,6 +224,20 @@ impl Consumer {
             }
         }
         damaged("leads from ring to ring and never to a message")
+    }
+
+    /// Whether so much can be unread. Otherwise a producer that is long gone could fill a batch for ever, with
+    /// records that lie in a ring once and are read again and again.
+    #[cold]
+    fn check_tail(&mut self, available: u64) -> Result<()> {
+        // What is unread has pages. A SKIP may stand for some that were never made; but not for more than the record
+        // behind it takes, or the ones before it do.
+        let most = memory::allocated(self.file.as_fd())?.saturating_mul(2);
+        if available > most {
+            return damaged("says that it holds more than it can");
+        }
+        self.possible = self.tail;
+        Ok(())
     }
 
     /// Copies the whole body of a record that [`Consumer::peek`] gave, or its beginning.
