@@ -327,26 +327,30 @@ fn a_tail_that_goes_back_or_far_ahead_harms_its_own_lane_alone() {
 #[test]
 fn a_tail_beyond_all_memory_does_not_keep_others_waiting_for_ever() {
     contained(|| {
-        for tail in [1u64 << 40, 1 << 60, u64::MAX - 15] {
+        for (read_before, tail) in [
+            (false, 1u64 << 40),
+            (false, 1 << 60),
+            (false, u64::MAX - 15),
+            (true, 1 << 60),
+            (true, 0),
+            (true, 1024),
+        ] {
             let victim = Victim::new();
             let mut lane = Lane::new();
             lane.announce(&victim, &lane.place());
-            // The ring is full of messages, each of them older than any other: after the last comes the first.
-            while lane.written < RING as u64 {
-                let rest = RING - lane.written as usize - 16;
-                let at = lane.written as usize;
-                lane.put(
-                    at,
-                    rest.min(1008) as u64 | (Kind::Plain as u64) << 56,
-                    0,
-                    b"old",
-                );
-                lane.written += layout::record_len(0, rest.min(1008)) as u64;
+            // A ring full of messages, each of them older than any other: after the last comes the first.
+            for _ in 0..RING / 1024 {
+                lane.record(Kind::Plain, 0, &[7; 1024 - layout::RECORD_HEADER]);
             }
-            lane.set(layout::TAIL, tail | layout::SHARED);
+            assert_eq!(lane.written, RING as u64);
+            if read_before {
+                lane.publish();
+                assert_eq!(victim.drain().messages.len(), RING / 1024);
+            }
+            lane.set(layout::TAIL, tail);
             lane.ring();
-            // Nothing was taken before it is known to be a lie.
-            victim.refuses(&format!("tail {tail}"));
+            // None is taken before it is known that there cannot be so many.
+            victim.refuses(&format!("tail {tail}, read before: {read_before}"));
         }
     });
 }

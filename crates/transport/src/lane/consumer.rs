@@ -192,7 +192,7 @@ impl Consumer {
                 return Ok(None);
             }
             let available = (self.tail & !FLAGS).wrapping_sub(self.place.read);
-            if available > self.place.len && self.tail != self.possible {
+            if available > self.place.len {
                 self.check_tail(available)?;
             }
             let region = self.ring.region();
@@ -228,8 +228,12 @@ impl Consumer {
 
     /// Whether so much can be unread. Otherwise a producer that is long gone could fill a batch for ever, with
     /// records that lie in a ring once and are read again and again.
-    #[cold]
     fn check_tail(&mut self, available: u64) -> Result<()> {
+        // A tail that was possible is so no more once something beyond it has been read.
+        let behind = available > i64::MAX as u64;
+        if self.tail == self.possible && !behind {
+            return Ok(());
+        }
         // What is unread has pages. A SKIP may stand for some that were never made; but not for more than the record
         // behind it takes, or the ones before it do.
         let most = memory::allocated(self.file.as_fd())?.saturating_mul(2);
