@@ -17,6 +17,8 @@ from tests.support.packets import send_packet, socket_pair
 PAGE: Final = 4096
 TAIL, SENT, HEAD, TAKEN = 0, 8, 128, 256
 """Where the words are in the first page."""
+SHARED: Final = 4
+"""In the tail: other processes may send on the same channel."""
 PLAIN, FRAMED, SKIP, SWITCH = range(1, 5)
 BELL: Final = b"\7"
 NEXT_LINK: Final = 2**64 - 1

@@ -13,8 +13,8 @@ import pytest
 
 import ipc_channel as ipc
 from ipc_channel.cli import main
-from ipc_channel.cli.inspect.processes import InspectError, command
 from ipc_channel.cli.inspect.survey import End, Survey, survey
+from ipc_channel.cli.processes import InspectError, command
 from ipc_channel.cli.sock_diag import unix_sockets
 from tests.support.packets import socket_of, socket_pair
 from tests.support.snippets import CAN_CHANGE_USER, PACKAGE, run_snippet
@@ -185,6 +185,74 @@ def test_shared_memory_and_the_processes_that_share_it() -> None:
         child.result()
 
 
+def take_two(receiver: ipc.BytesReceiver, ready: ipc.Sender[None], release: ipc.Receiver[None]) -> None:
+    """Take two messages, say so, and hold the rest."""
+    with receiver, ready:
+        for _ in range(2):
+            receiver.recv(20)
+        ready.send(None)
+        hold(release)
+
+
+def test_a_lane_with_its_direction_and_what_waits_in_it() -> None:
+    sender, receiver = ipc.bytes_channel(capacity=10)
+    release, released = ipc.channel(type(None))
+    ready, made_ready = ipc.channel(type(None))
+    kinds = (ipc.BytesReceiver, ipc.Sender[None], ipc.Receiver[None])
+    with sender, release, ready, made_ready:
+        for _ in range(5):
+            sender.send(bytes(100), timeout=20)
+        [lane] = inspect_self().lanes
+        assert (lane.direction, lane.other, lane.waiting) == ("sends", None, 5)
+        full = lane.unread
+        assert full is not None
+        assert full >= 5 * 100
+        with start("subprocess", take_two, receiver, ready, released, kinds=kinds) as child:
+            made_ready.recv(20)
+            [ours], [theirs] = inspect_self().lanes, survey(child.pid).lanes
+            release.send(None)
+            child.result()
+    assert (ours.direction, theirs.direction) == ("sends", "receives")
+    assert ours.other is not None
+    assert theirs.other is not None
+    assert (ours.other.pid, theirs.other.pid) == (child.pid, os.getpid())
+    assert ours.other.fds == theirs.fds
+    for lane in (ours, theirs):
+        assert (lane.waiting, lane.unread) == (3, full * 3 // 5)
+        assert lane.memory is not None
+        assert lane.memory >= full
+
+
+def test_a_lane_is_no_shared_memory() -> None:
+    sender, receiver = ipc.bytes_channel(capacity=10)
+    with sender, receiver:
+        sender.send(b"x", timeout=20)
+        receiver.recv(20)
+        found = inspect_self()
+    [lane] = found.lanes
+    assert (lane.direction, lane.waiting, lane.unread) == ("sends and receives", 0, 0)
+    assert len(lane.fds) > 1  # of each side
+    assert lane.other is not None
+    assert lane.other.pid == os.getpid()
+    assert found.memories == ()
+
+
+def test_a_damaged_lane_is_shown_as_one_of_which_nothing_is_known(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    file = os.memfd_create("ipc-channel-lane")
+    try:
+        [lane] = inspect_self().lanes
+        assert (lane.fds, lane.direction, lane.other) == ((file,), "unknown", None)
+        assert (lane.waiting, lane.unread, lane.memory) == (None, None, 0)
+        assert main(["inspect", str(os.getpid())]) == 0
+    finally:
+        os.close(file)
+    [row] = [line.split("│") for line in capsys.readouterr().out.splitlines() if "unknown" in line]
+    assert [cell.strip() for cell in row[1:-1]] == [str(file), "unknown", "-", "?", "?", "0 B"]
+
+
 def test_other_sockets_are_not_taken_for_ends() -> None:
     stream = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     packets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -274,8 +342,11 @@ def test_a_pid_is_a_positive_number(pid: str, capsys: pytest.CaptureFixture[str]
 def test_json_and_tables_tell_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     sender, receiver = ipc.channel(int)
-    with sender, receiver:
+    bounded, other_receiver = ipc.channel(int, capacity=2000)
+    with sender, receiver, bounded, other_receiver:
         sender.send(1)
+        for number in range(1234):
+            bounded.send(number, timeout=20)
         inodes = inodes_of(sender)
         assert main(["inspect", "--json", str(os.getpid())]) == 0
         found = json.loads(capsys.readouterr().out)
@@ -291,6 +362,12 @@ def test_json_and_tables_tell_the_same(capsys: pytest.CaptureFixture[str], monke
         [row] = [line for line in lines if line[1:3] == [str(end["fd"]), kind]]
         assert row[3] == f"this process (fd {end['other_held_by'][0]['fds'][0]})"
         assert row[4] == f"{end['unread']} B"
+    [lane] = found["lanes"]
+    [row] = [line for line in lines if "sends" in line]
+    assert row[1:-1] == [
+        *(str(lane["fds"][0]), "sends", "-", "1,234"),
+        *(f"{lane['unread']:,} B", f"{lane['memory']:,} B"),
+    ]
 
 
 def test_a_process_without_channels(capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,7 +391,7 @@ def test_a_process_without_channels(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_command_line_is_made_printable() -> None:
     done = run_snippet(
-        "import os; from ipc_channel.cli.inspect.processes import command; print(ascii(command(os.getpid())))",
+        "import os; from ipc_channel.cli.processes import command; print(ascii(command(os.getpid())))",
         "a\nb\x1b[31m",
     )
     assert done.stdout.rstrip().endswith("a?b?[31m'")

@@ -325,6 +325,37 @@ fn a_tail_that_goes_back_or_far_ahead_harms_its_own_lane_alone() {
 }
 
 #[test]
+fn a_tail_beyond_all_memory_does_not_keep_others_waiting_for_ever() {
+    contained(|| {
+        for (read_before, tail) in [
+            (false, 1u64 << 40),
+            (false, 1 << 60),
+            (false, u64::MAX - 15),
+            (true, 1 << 60),
+            (true, 0),
+            (true, 1024),
+        ] {
+            let victim = Victim::new();
+            let mut lane = Lane::new();
+            lane.announce(&victim, &lane.place());
+            // A ring full of messages, each of them older than any other: after the last comes the first.
+            for _ in 0..RING / 1024 {
+                lane.record(Kind::Plain, 0, &[7; 1024 - layout::RECORD_HEADER]);
+            }
+            assert_eq!(lane.written, RING as u64);
+            if read_before {
+                lane.publish();
+                assert_eq!(victim.drain().messages.len(), RING / 1024);
+            }
+            lane.set(layout::TAIL, tail);
+            lane.ring();
+            // None is taken before it is known that there cannot be so many.
+            victim.refuses(&format!("tail {tail}, read before: {read_before}"));
+        }
+    });
+}
+
+#[test]
 fn words_of_the_header_page_that_the_receiver_never_asked_for() {
     contained(|| {
         let victim = Victim::new();

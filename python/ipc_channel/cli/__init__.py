@@ -1,4 +1,7 @@
-"""The command line: ``ipc-channel demo``, ``doctor``, ``inspect`` and ``bench``, also as ``python -m ipc_channel``."""
+"""The command line: ``ipc-channel demo``, ``doctor``, ``inspect``, ``top`` and ``bench``.
+
+Also as ``python -m ipc_channel``.
+"""
 
 import argparse
 import os
@@ -48,6 +51,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from ipc_channel.cli import doctor
 
             return doctor.run(parsed)
+        case "top":
+            from ipc_channel.cli import top
+
+            return top.run(parsed)
         case "bench":
             from ipc_channel import bench
 
@@ -94,16 +101,37 @@ def _parser() -> argparse.ArgumentParser:
         "inspect",
         help="which channel ends a process holds, and who holds the other ends",
         description=(
-            "Shows the channel ends, one-shot servers and shared memory of a process of this user, from what"
-            " the kernel tells. The process is not disturbed."
+            "Shows the channel ends, lanes, one-shot servers and shared memory of a process of this user, from what"
+            " the kernel and the lanes' memory tell. The process is not disturbed."
         ),
         epilog="Exit code: 0 if the process could be looked at, else 1.",
     )
     inspect.add_argument("pid", metavar="PID", type=_pid, help="the process")
     inspect.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    _add_top(commands.add_parser("top", help="the processes that use channels, and what goes through these, live"))
     _add_bench(commands.add_parser("bench", help="how fast it is here, beside others that do the same"))
     return parser
+
+
+def _add_top(top: argparse.ArgumentParser) -> None:
+    top.description = (
+        "Shows the processes of this user (of everybody, for root) that are joined by channels, the busiest first,"
+        " again and again until Ctrl-C. Nothing is asked of the processes, and nothing gets slower: it is all read"
+        " from outside. A lane is the memory that a busy sending process shares with a receiver; every other channel"
+        " has a socket alone, of which only the unread bytes can be known."
+    )
+    top.epilog = (
+        "messages/s: sent since the last look. waiting: messages sent and not taken; unread: bytes sent and not read;"
+        " both as far as the receiver has told, and without capacity= it tells once it has read a sixteenth of a ring,"
+        " or all that is there. memory: what the lane takes. -: nobody who can be seen has that side; the process has"
+        " ended, or the receiver is on its way or has not looked yet. ?: cannot be known; of a lane, its memory is"
+        " damaged. Without a terminal: as with --once. Exit code: 0; 130 after Ctrl-C."
+    )
+    top.add_argument("pids", metavar="PID", type=_pid, nargs="*", help="only what these processes send or receive")
+    top.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between looks (default: 1)")
+    top.add_argument("--once", action="store_true", help="print one table after one interval, and exit")
+    top.add_argument("--json", action="store_true", help="the same, as JSON")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
@@ -154,6 +182,16 @@ def _rounds(text: str) -> int:
     if text.isdecimal() and 1 <= int(text) <= 100:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0.05 <= seconds <= 3600:
+        return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 3600")
 
 
 def _pid(text: str) -> int:

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL, TAKEN,
-    UNIT, WAITER, WAITING, record_len, unpack,
+    CLOSED, CONSUMER, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL,
+    TAKEN, UNIT, WAITER, WAITING, record_len, unpack,
 };
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory, system};
@@ -62,6 +62,8 @@ pub struct Consumer {
     place: Place,
     /// The shared word as last seen.
     tail: u64,
+    /// The last one that was found to be possible although it is more than a ring away.
+    possible: u64,
     released: u64,
 }
 
@@ -80,6 +82,9 @@ impl Consumer {
         let file = Arc::new(file);
         check_ring(&file, place.offset, place.len)?;
         let header = Arc::new(map(&file, 0, HEADER_LEN)?);
+        header
+            .word(CONSUMER)
+            .store(std::process::id().into(), Ordering::Relaxed);
         let ledger = Arc::new(Ledger::new(header.clone()));
         if place.pinned {
             ledger.end();
@@ -90,6 +95,7 @@ impl Consumer {
             header,
             file,
             tail: place.read,
+            possible: place.read,
             released: place.read,
             place,
         })
@@ -186,6 +192,9 @@ impl Consumer {
                 return Ok(None);
             }
             let available = (self.tail & !FLAGS).wrapping_sub(self.place.read);
+            if available > self.place.len {
+                self.check_tail(available)?;
+            }
             let region = self.ring.region();
             let at = ((self.place.read - self.place.start) % self.place.len) as usize;
             let Some((kind, padding, len)) = unpack(region.word(at).load(Ordering::Relaxed)) else {
@@ -215,6 +224,24 @@ impl Consumer {
             }
         }
         damaged("leads from ring to ring and never to a message")
+    }
+
+    /// Whether so much can be unread. Otherwise a producer that is long gone could fill a batch for ever, with
+    /// records that lie in a ring once and are read again and again.
+    fn check_tail(&mut self, available: u64) -> Result<()> {
+        // A tail that was possible is so no more once something beyond it has been read.
+        let behind = available > i64::MAX as u64;
+        if self.tail == self.possible && !behind {
+            return Ok(());
+        }
+        // What is unread has pages. A SKIP may stand for some that were never made; but not for more than the record
+        // behind it takes, or the ones before it do.
+        let most = memory::allocated(self.file.as_fd())?.saturating_mul(2);
+        if available > most {
+            return damaged("says that it holds more than it can");
+        }
+        self.possible = self.tail;
+        Ok(())
     }
 
     /// Copies the whole body of a record that [`Consumer::peek`] gave, or its beginning.

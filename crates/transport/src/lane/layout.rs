@@ -2,11 +2,16 @@
 //!
 //! ```text
 //! page 0       TAIL u64 · SENT u64        written by the producer (flags by the consumer)
+//!   + 16       PRODUCER u64               written once by the producer: its process
 //!   + 128      HEAD u64                   written by the consumer: bytes it has done with
+//!   + 136      CONSUMER u64               written once by each consumer: its process
 //!   + 256      TAKEN u64                  messages taken << 1 | WAITER
 //! rings        records, each at a multiple of 16
 //! record       length u48 · padding u8 · kind u8 · stamp u64 · padding · body, filled up to 16
 //! ```
+//!
+//! The first page is also what `ipc-channel top` and `inspect` read from outside
+//! (`python/ipc_channel/cli/lanes.py`).
 
 pub use crate::lane::sizes::{ALIGNED_FROM, HEADER_LEN, PAGE};
 
@@ -14,8 +19,12 @@ pub use crate::lane::sizes::{ALIGNED_FROM, HEADER_LEN, PAGE};
 pub const TAIL: usize = 0;
 /// Published messages; for whoever wants to know, nobody relies on it.
 pub const SENT: usize = 8;
+/// The producer's process id; for whoever wants to know, nobody relies on it.
+pub const PRODUCER: usize = 16;
 /// Bytes that the producer may write over.
 pub const HEAD: usize = 128;
+/// The consumer's process id, as above; 0 before the lane has been found.
+pub const CONSUMER: usize = 136;
 /// Messages taken, and [`WAITER`].
 pub const TAKEN: usize = 256;
 

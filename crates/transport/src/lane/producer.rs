@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
     ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
-    PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack,
-    record_len,
+    PINNED, PRODUCER, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING,
+    pack, record_len,
 };
 use crate::lane::sizes::{
     CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SMALLEST_CHUNK,
@@ -83,6 +83,9 @@ impl Producer {
         memory::grow(file.as_fd(), end)?;
         memory::allocate(file.as_fd(), 0, HEADER_LEN as u64)?;
         let header = Region::map(file.as_fd(), 0, HEADER_LEN)?;
+        header
+            .word(PRODUCER)
+            .store(std::process::id().into(), Ordering::Relaxed);
         if shared {
             header.word(TAIL).store(SHARED, Ordering::Relaxed);
         }

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from ipc_channel.cli.inspect.processes import InspectError
 from ipc_channel.cli.inspect.survey import survey
+from ipc_channel.cli.processes import InspectError
 
 __all__ = ["run"]
 

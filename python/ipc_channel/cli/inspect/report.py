@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from ipc_channel.cli.inspect.processes import Holder
 from ipc_channel.cli.inspect.survey import End, Survey
+from ipc_channel.cli.processes import Holder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,10 +25,23 @@ def show(found: Survey, console: "Console") -> None:
     from rich.text import Text
 
     console.print(Text.assemble("Process ", (str(found.pid), "bold"), f": {_shortened(found.command)}"))
-    if not (found.ends or found.servers or found.memories):
+    if not (found.ends or found.lanes or found.servers or found.memories):
         console.print("It holds no channel ends, one-shot servers or shared memory of ipc-channel.")
     if found.ends:
         _show_ends(found, console)
+    if found.lanes:
+        rows = [
+            [
+                ", ".join(map(str, lane.fds)),
+                lane.direction,
+                "-" if lane.other is None else _names(found.pid, [lane.other]),
+                "?" if lane.waiting is None else f"{lane.waiting:,}",
+                *("?" if size is None else f"{size:,} B" for size in (lane.unread, lane.memory)),
+            ]
+            for lane in found.lanes
+        ]
+        headings = [">fd", "this process", "other side", ">messages waiting", ">unread", ">memory"]
+        _print_table(console, "Lanes", headings, rows)
     if found.servers:
         rows = [[str(server.fd), str(server.waiting)] for server in found.servers]
         _print_table(console, "One-shot servers that have not served yet", [">fd", ">clients waiting"], rows)
@@ -86,6 +99,12 @@ def _show_remarks(found: Survey, console: "Console") -> None:
             " and bodies that travel in shared memory are not.",
             style="dim",
         )
+    if found.lanes:
+        console.print(
+            "A lane is memory through which one process sends to one receiver. What waits there is as far as the"
+            " receiver has told: without capacity=, it tells once it has read a sixteenth of a ring, or everything.",
+            style="dim",
+        )
     if found.unreadable:
         advice = "" if os.geteuid() == 0 else " Run this as root to see more."
         console.print(f"Processes whose open files this user may not see: {found.unreadable}.{advice}", style="dim")
@@ -96,6 +115,7 @@ def _commands(found: Survey) -> dict[int, str]:
     groups = [
         *(end.also_held_by for end in found.ends),
         *(end.other_held_by for end in found.ends),
+        *([lane.other] for lane in found.lanes if lane.other),
         *(memory.also_held_by for memory in found.memories),
     ]
     return {holder.pid: holder.command for group in groups for holder in group if holder.pid != found.pid}

@@ -1,4 +1,4 @@
-"""Which channel ends a process holds, and who holds the other ends: sock_diag and ``/proc`` put together.
+"""Which channel ends a process holds, and who holds the other ends: sock_diag, ``/proc`` and lanes put together.
 
 The transport shuts the sender's socket down for reading, so the kernel itself knows the direction of a
 channel: that is how ends are told from other seqpacket sockets, and senders from receivers.
@@ -10,7 +10,9 @@ import socket
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ipc_channel.cli.inspect.processes import (
+from ipc_channel.cli.lanes import NAME as LANE_NAME
+from ipc_channel.cli.lanes import read_lane, side
+from ipc_channel.cli.processes import (
     Holder,
     Holders,
     InspectError,
@@ -27,6 +29,7 @@ _SERVER_NAME: Final = re.compile(rb"/proc/self/fd/[0-9]+/[0-9a-f]{24}\0?|\0ipc-c
 """What one-shot servers are bound to: through a private folder's descriptor, or an abstract name."""
 
 Kind = Literal["sender", "receiver", "sender or receiver"]
+Direction = Literal["sends", "receives", "sends and receives", "unknown"]
 OtherEnd = Literal["held", "not visible", "not accepted", "gone"]
 
 
@@ -57,6 +60,23 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """Memory through which one process sends to one receiver, and which this process has open."""
+
+    fds: tuple[int, ...]
+    direction: Direction
+    """What the process does with it; ``"unknown"`` if it is not the one that the lane names."""
+    other: Holder | None
+    """The process at the other side, this one included; None if none that can be seen is there."""
+    waiting: int | None
+    """Messages sent and not taken, as far as the receiver has told; None if that cannot be known."""
+    unread: int | None
+    """Bytes sent and not read, likewise."""
+    memory: int | None
+    """Bytes of memory that it takes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory of the package that the process has open or mapped."""
 
@@ -75,6 +95,7 @@ class Survey:
     pid: int
     command: str
     ends: tuple[End, ...]
+    lanes: tuple[Lane, ...]
     servers: tuple[Server, ...]
     memories: tuple[Memory, ...]
     unreadable: int
@@ -110,7 +131,13 @@ def survey(pid: int) -> Survey:
             f" enter it first (nsenter --target {pid} --net)"
         )
     return Survey(
-        pid, command(pid), tuple(ends), tuple(servers), _memories(pid, files, everybody), everybody.unreadable
+        pid,
+        command(pid),
+        tuple(ends),
+        _lanes(pid, files, everybody),
+        tuple(servers),
+        _memories(pid, files, everybody),
+        everybody.unreadable,
     )
 
 
@@ -148,6 +175,28 @@ def _end(pid: int, fd: int, entry: UnixSocket, sockets: dict[int, UnixSocket], e
     return End(fd, kind, entry.inode, also, other, entry.peer, other_held_by, unread)
 
 
+def _lanes(pid: int, files: OpenFiles, everybody: Holders) -> tuple[Lane, ...]:
+    own: dict[tuple[int, int], list[int]] = {}
+    for fd, memory in sorted(files.memories.items()):
+        if memory.name == LANE_NAME:
+            own.setdefault((memory.device, memory.inode), []).append(fd)
+    return tuple(_lane(pid, key, tuple(fds), everybody) for key, fds in own.items())
+
+
+def _lane(pid: int, key: tuple[int, int], fds: tuple[int, ...], everybody: Holders) -> Lane:
+    who = everybody.memories.get(key, [])
+    state = read_lane(who, key[1])
+    producer, consumer = side(state.producer, who), side(state.consumer, who)
+    sends, receives = (at is not None and at.pid == pid for at in (producer, consumer))
+    direction: Direction = "unknown"
+    other: Holder | None = None
+    if sends:
+        direction, other = ("sends and receives" if receives else "sends"), consumer
+    elif receives:
+        direction, other = "receives", producer
+    return Lane(fds, direction, other, state.waiting, state.unread, state.memory)
+
+
 def _memories(pid: int, files: OpenFiles, everybody: Holders) -> tuple[Memory, ...]:
     sizes = {(memory.device, memory.inode): memory for memory in files.memories.values()}
     found: list[Memory] = []
@@ -157,7 +206,7 @@ def _memories(pid: int, files: OpenFiles, everybody: Holders) -> tuple[Memory, .
             continue
         memory = sizes.get(key)
         name = memory.name if memory else everybody.memory_names.get(key, "")
-        if name.startswith(_MEMORY_PREFIX):
+        if name.startswith(_MEMORY_PREFIX) and name != LANE_NAME:
             found.append(
                 Memory(own.fds, name.removeprefix(_MEMORY_PREFIX), memory.size if memory else None, _others(pid, who))
             )

@@ -1,6 +1,7 @@
 """What ``/proc`` shows of processes: their open files, and who may not be looked at."""
 
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc")
+_POLLED: Final = re.compile(r"tfd:.* data: *([0-9a-f]+) .*\bino:([0-9a-f]+)")
 
 
 class InspectError(Exception):
@@ -43,6 +45,8 @@ class OpenFiles:
     """Inode by descriptor."""
     memories: dict[int, OpenMemory] = field(default_factory=dict[int, OpenMemory])
     """Memfd by descriptor."""
+    polls: list[int] = field(default_factory=list[int])
+    """Descriptors of epolls."""
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class Holders:
     """By device and inode."""
     memory_names: dict[tuple[int, int], str]
     """As given to memfd_create, by device and inode."""
+    polls: dict[int, list[int]]
+    """Descriptors of epolls, by process."""
     unreadable: int
     """Processes whose open files this user may not see."""
 
@@ -77,38 +83,40 @@ def open_files(pid: int) -> OpenFiles:
         raise InspectError(f"process {pid} has just ended") from None
 
 
-def holders() -> Holders:
-    """Walk all processes and note who holds what."""
+def holders(*, mapped: bool = True) -> Holders:
+    """Walk all processes and note who holds what; ``mapped``: also memfds without a descriptor, which takes longer."""
     sockets: dict[int, list[Holder]] = defaultdict(list)
     memories: dict[tuple[int, int], list[Holder]] = defaultdict(list)
     names: dict[tuple[int, int], str] = {}
+    polls: dict[int, list[int]] = {}
     unreadable = 0
     for pid in _pids():
         try:
             files = _open_files(pid)
-            mapped = _mapped_memories(pid)
+            mappings = _mapped_memories(pid) if mapped else {}
         except PermissionError:
             unreadable += 1
             continue
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        if not (files.sockets or files.memories or mapped):
+        if not (files.sockets or files.memories or mappings):
             continue
         name = command(pid)
+        polls[pid] = files.polls
         by_inode: dict[int, list[int]] = defaultdict(list)
         for fd, inode in files.sockets.items():
             by_inode[inode].append(fd)
         for inode, fds in by_inode.items():
             sockets[inode].append(Holder(pid, name, tuple(sorted(fds))))
-        by_memory: dict[tuple[int, int], list[int]] = {key: [] for key in mapped}
+        by_memory: dict[tuple[int, int], list[int]] = {key: [] for key in mappings}
         for fd, memory in files.memories.items():
             key = (memory.device, memory.inode)
             by_memory.setdefault(key, []).append(fd)
             names[key] = memory.name
         for key, fds in by_memory.items():
             memories[key].append(Holder(pid, name, tuple(sorted(fds))))
-        names.update(mapped)
-    return Holders(dict(sockets), dict(memories), names, unreadable)
+        names.update(mappings)
+    return Holders(dict(sockets), dict(memories), names, polls, unreadable)
 
 
 def command(pid: int) -> str:
@@ -121,6 +129,26 @@ def command(pid: int) -> str:
         return "?"
     text = line.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def polled(pid: int, fd: int) -> list[tuple[int, int]]:
+    """What an epoll of a process watches: the data that it was given, and the inode. Empty if nobody tells."""
+    try:
+        lines = (_PROC / str(pid) / "fdinfo" / str(fd)).read_text().splitlines()
+    except OSError:
+        return []
+    # tfd: DECIMAL events: HEX data: HEX pos:DECIMAL ino:HEX sdev:HEX
+    matches = map(_POLLED.match, lines)
+    return [(int(match[1], 16), int(match[2], 16)) for match in matches if match]
+
+
+def own_pid(pid: int) -> int:
+    """What the process takes for its own id: another one, if it is in a pid namespace below ours."""
+    try:
+        lines = (_PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+    except OSError:
+        return pid
+    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), pid)
 
 
 def _pids() -> Iterator[int]:
@@ -138,6 +166,8 @@ def _open_files(pid: int) -> OpenFiles:
             target = os.readlink(path)
             if target.startswith("socket:["):
                 files.sockets[int(name)] = int(target[len("socket:[") : -1])
+            elif target == "anon_inode:[eventpoll]":
+                files.polls.append(int(name))
             elif target.startswith("/memfd:"):
                 status = os.stat(path)
                 if stat.S_ISREG(status.st_mode):
