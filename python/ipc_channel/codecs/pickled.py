@@ -60,7 +60,7 @@ class PickledCodec:
     def __init__(self) -> None:
         self.label = LABEL_PICKLED
         self.accepts: None = None
-        self.encoding = Encoding(_dump, OutgoingPickle, _finish)
+        self.encoding: Encoding = Encoding(_dump, OutgoingPickle, _finish)
         self.encode = self.encoding.encode
         self.decode: Callable[[bytes], Any] = pickle.loads
         self.decode_delivery = _decode_delivery
