@@ -15,6 +15,9 @@ __all__ = [
     "File",
     "LABEL_BYTES",
     "LABEL_PICKLED",
+    "LABEL_RUST",
+    "LABEL_RUST_0_20",
+    "LABEL_RUST_0_21",
     "LABEL_TYPED",
     "Listener",
     "Memory",
@@ -23,6 +26,7 @@ __all__ = [
     "ReceiverEnd",
     "ReceiverSetCore",
     "Receiving",
+    "RustPlan",
     "SenderEnd",
     "Sending",
     "View",
@@ -45,6 +49,12 @@ LABEL_TYPED: Final = 1
 """Label of an end whose messages msgspec validates."""
 LABEL_PICKLED: Final = 2
 """Label of an end whose messages are unpickled: only for trusted peers."""
+LABEL_RUST: Final = 3
+"""Label of an end whose other side is the Rust crate, 0.22 to 0.23."""
+LABEL_RUST_0_21: Final = 4
+"""Likewise, 0.21."""
+LABEL_RUST_0_20: Final = 5
+"""Likewise, 0.20."""
 
 @type_check_only
 class Codec(Protocol):
@@ -100,6 +110,29 @@ class View:
     """Part of a received message where it lies: what :attr:`Delivery.buffers` are."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@type_check_only
+class RustHandles(Protocol):
+    """Makes objects of the handles of one message. An index is whatever the peer wrote."""
+
+    def end(self, make: Any, index: int, /) -> Any: ...
+    def region(self, make: Any, index: int | None, /) -> Any:
+        """None: an empty region, for which nothing travels."""
+
+@final
+class RustPlan:
+    """A type as Rust's serde sees it: encodes and decodes its values as postcard or bincode do."""
+
+    def __new__(cls, layout: str, nodes: Sequence[tuple[Any, ...]], places: Sequence[str], root: str) -> Self:
+        """Each node is the name of its kind and what that needs; parts are given by their places in ``nodes``,
+        of which the first one is the message. ``places`` are the nodes' names for errors, ``root`` the message's.
+
+        TypeError for a type that has no values, or too many in no bytes.
+        """
+    def encode(self, message: Any) -> bytes | Parcel:
+        """EncodeError, which names the place in the message."""
+    def decode(self, payload: Buffer, handles: RustHandles | None = None) -> Any:
+        """DecodeError, which names the place in the message. Bytes that follow it are ignored."""
 
 def decode(codec: Codec, delivery: Delivery) -> Any:
     """Decode as ``Receiving.recv`` does, DecodeError included."""

@@ -13,6 +13,9 @@ use crate::parcel::Encoded;
 pub const LABEL_BYTES: u8 = 0;
 pub const LABEL_TYPED: u8 = 1;
 pub const LABEL_PICKLED: u8 = 2;
+pub const LABEL_RUST: u8 = 3;
+pub const LABEL_RUST_0_21: u8 = 4;
+pub const LABEL_RUST_0_20: u8 = 5;
 
 /// "A or B" for the types that `isinstance` takes.
 fn names(types: &Bound<'_, PyAny>) -> PyResult<String> {

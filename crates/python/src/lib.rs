@@ -18,6 +18,7 @@ mod parcel;
 mod process;
 mod receiver_end;
 mod receiver_set;
+mod rust_codec;
 mod sender_end;
 mod timeout;
 mod waiter;
@@ -49,6 +50,8 @@ mod _core {
     #[pymodule_export]
     use receiver_set::ReceiverSetCore;
     #[pymodule_export]
+    use rust_codec::RustPlan;
+    #[pymodule_export]
     use sender_end::{SenderEnd, Sending, channel};
     #[pymodule_export]
     use waiter::Waiter;
@@ -67,4 +70,10 @@ mod _core {
     const LABEL_TYPED: u8 = codec::LABEL_TYPED;
     #[pymodule_export]
     const LABEL_PICKLED: u8 = codec::LABEL_PICKLED;
+    #[pymodule_export]
+    const LABEL_RUST: u8 = codec::LABEL_RUST;
+    #[pymodule_export]
+    const LABEL_RUST_0_21: u8 = codec::LABEL_RUST_0_21;
+    #[pymodule_export]
+    const LABEL_RUST_0_20: u8 = codec::LABEL_RUST_0_20;
 }

@@ -121,20 +121,36 @@ struct Decoder<'a, F, B> {
 }
 
 impl<F: Format, B: Build> Decoder<'_, F, B> {
+    /// Numbers and strings, of which most fields are, without another call; everything else in one.
+    #[inline(always)]
     fn node(&mut self, id: NodeId, depth: u32) -> Outcome<B::Value, B::Error> {
+        match self.plan.node(id) {
+            Node::Int(int) => self.int(*int),
+            Node::Bool => match self.input.byte()? {
+                0 => Ok(self.build.bool(false)),
+                1 => Ok(self.build.bool(true)),
+                other => Err(format!("{other} is no bool").into()),
+            },
+            Node::F64 => {
+                let number = f64::from_le_bytes(self.input.array()?);
+                Ok(self.build.f64(number)?)
+            }
+            Node::Text(shape) => {
+                let len = self.len(1)?;
+                let bytes = self.input.take(len)?;
+                Ok(self.build.text(*shape, bytes)?)
+            }
+            _ => self.compound(id, depth),
+        }
+    }
+
+    #[inline(never)]
+    fn compound(&mut self, id: NodeId, depth: u32) -> Outcome<B::Value, B::Error> {
         let plan = self.plan;
         Ok(match plan.node(id) {
             Node::Unit => self.build.unit(),
-            Node::Bool => match self.input.byte()? {
-                0 => self.build.bool(false),
-                1 => self.build.bool(true),
-                other => return Err(format!("{other} is no bool").into()),
-            },
-            Node::Int(int) => return self.int(*int),
-            Node::F64 => {
-                let number = f64::from_le_bytes(self.input.array()?);
-                self.build.f64(number)?
-            }
+            // Those that `node` has kept for itself.
+            Node::Int(_) | Node::Bool | Node::F64 | Node::Text(_) => return self.node(id, depth),
             Node::F32 => {
                 let number = f32::from_le_bytes(self.input.array()?);
                 self.build.f64(number.into())?
@@ -142,11 +158,6 @@ impl<F: Format, B: Build> Decoder<'_, F, B> {
             Node::Char => {
                 let value = F::char(&mut self.input)?;
                 self.build.char(value)?
-            }
-            Node::Text(shape) => {
-                let len = self.len(1)?;
-                let bytes = self.input.take(len)?;
-                self.build.text(*shape, bytes)?
             }
             Node::Bytes(shape) => {
                 let len = self.len(1)?;

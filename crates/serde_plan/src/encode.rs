@@ -135,19 +135,42 @@ struct Encoder<'a, F, S> {
 const CHANGED: &str = "it was changed while it was encoded";
 
 impl<F: Format, S: Source> Encoder<'_, F, S> {
+    /// Numbers and strings, of which most fields are, without another call; everything else in one.
+    #[inline(always)]
     fn node(&mut self, id: NodeId, value: &S::Value, depth: u32) -> Outcome<(), S::Error> {
-        let plan = self.plan;
-        match plan.node(id) {
-            Node::Unit => self.source.unit(value)?,
+        match self.plan.node(id) {
+            Node::Int(int) => self.int(*int, value),
             Node::Bool => {
                 let value = self.source.bool(value)?;
                 self.out.push(value.into());
+                Ok(())
             }
-            Node::Int(int) => self.int(*int, value)?,
             Node::F64 => match self.source.f64(value)? {
-                Some(number) => self.out.extend_from_slice(&number.to_le_bytes()),
-                None => return Err(self.unfit(value, "f64").into()),
+                Some(number) => {
+                    self.out.extend_from_slice(&number.to_le_bytes());
+                    Ok(())
+                }
+                None => Err(self.unfit(value, "f64").into()),
             },
+            Node::Text(shape) => {
+                let out = &mut *self.out;
+                self.source
+                    .text(*shape, value, |text| put_bytes::<F>(out, text.as_bytes()))?;
+                Ok(())
+            }
+            _ => self.compound(id, value, depth),
+        }
+    }
+
+    #[inline(never)]
+    fn compound(&mut self, id: NodeId, value: &S::Value, depth: u32) -> Outcome<(), S::Error> {
+        let plan = self.plan;
+        match plan.node(id) {
+            Node::Unit => self.source.unit(value)?,
+            // Those that `node` has kept for itself.
+            Node::Int(_) | Node::Bool | Node::F64 | Node::Text(_) => {
+                return self.node(id, value, depth);
+            }
             Node::F32 => match self.source.f64(value)?.and_then(narrowed) {
                 Some(number) => self.out.extend_from_slice(&number.to_le_bytes()),
                 None => return Err(self.unfit(value, "f32").into()),
@@ -156,19 +179,10 @@ impl<F: Format, S: Source> Encoder<'_, F, S> {
                 let value = self.source.char(value)?;
                 F::put_char(self.out, value);
             }
-            Node::Text(shape) => {
-                let out = &mut *self.out;
-                self.source.text(*shape, value, |text| {
-                    F::put_u64(out, text.len() as u64);
-                    out.extend_from_slice(text.as_bytes());
-                })?;
-            }
             Node::Bytes(shape) => {
                 let out = &mut *self.out;
-                self.source.bytes(*shape, value, |bytes| {
-                    F::put_u64(out, bytes.len() as u64);
-                    out.extend_from_slice(bytes);
-                })?;
+                self.source
+                    .bytes(*shape, value, |bytes| put_bytes::<F>(out, bytes))?;
             }
             Node::FixedBytes(shape, len) => {
                 let start = self.out.len();
@@ -334,6 +348,11 @@ pub(crate) fn deeper<E>(depth: u32) -> Result<u32, Cause<E>> {
     depth
         .checked_sub(1)
         .ok_or(Cause::Unfit(Cow::Borrowed(TOO_DEEP)))
+}
+
+fn put_bytes<F: Format>(out: &mut Vec<u8>, bytes: &[u8]) {
+    F::put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// The nearest `f32`, unless a finite number would become infinite.

@@ -12,33 +12,27 @@ macro_rules! varints {
     ($($put:ident $read:ident $unsigned:ty, $put_signed:ident $read_signed:ident $signed:ty;)*) => {$(
         #[inline]
         fn $put(out: &mut Vec<u8>, mut value: $unsigned) {
-            if value < 0x80 {
-                return out.push(value as u8);
-            }
-            let mut bytes = [0; <$unsigned>::BITS.div_ceil(7) as usize];
-            let mut len = 0;
             while value >= 0x80 {
-                bytes[len] = value as u8 | 0x80;
+                out.push(value as u8 | 0x80);
                 value >>= 7;
-                len += 1;
             }
-            bytes[len] = value as u8;
-            out.extend_from_slice(&bytes[..=len]);
+            out.push(value as u8);
         }
 
         // Bytes that add nothing, as in 0x80 0x00 for zero, are accepted: the crate does so too.
         #[inline]
         fn $read(input: &mut Input<'_>) -> Result<$unsigned, Malformed> {
+            const LONGEST: u32 = <$unsigned>::BITS.div_ceil(7);
+            // The last byte of the longest has only as many bits as are left.
+            const MOST_IN_LAST: u8 = (1 << (<$unsigned>::BITS % 7)) - 1;
             let mut value: $unsigned = 0;
-            for number in 0..<$unsigned>::BITS.div_ceil(7) {
+            for number in 0..LONGEST {
                 let byte = input.byte()?;
-                let bits = <$unsigned>::from(byte & 0x7f);
-                let shifted = bits << (7 * number);
-                if shifted >> (7 * number) != bits {
-                    return Err(TOO_LONG);
-                }
-                value |= shifted;
+                value |= <$unsigned>::from(byte & 0x7f) << (7 * number);
                 if byte < 0x80 {
+                    if number == LONGEST - 1 && byte > MOST_IN_LAST {
+                        return Err(TOO_LONG);
+                    }
                     return Ok(value);
                 }
             }

@@ -49,8 +49,13 @@ def chosen_codec(label: int | None, form: Any, trusted: bool, name: str) -> "Cod
         if form is not bytes:
             raise TypeError(f"{name} is for raw bytes: use to(bytes)")
         return RAW
-    if label != LABEL_TYPED:
-        raise TypeError(f"{name} has an unknown label ({label})")
     if form is UNSET:
         raise TypeError(f"{name} is for typed messages: use to() with their type")
-    return codec_for(form)
+    if label == LABEL_TYPED:
+        return codec_for(form)
+    from ipc_channel.codecs.rust import rust_codec, version_of
+
+    version = version_of(label)
+    if version is None:
+        raise TypeError(f"{name} has an unknown label ({label})")
+    return rust_codec(form, version)

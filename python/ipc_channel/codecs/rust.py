@@ -1,0 +1,205 @@
+"""The codec of channels whose other end is a program that uses the Rust crate.
+
+The bytes are what serde makes of the Rust type that the annotations describe: postcard's, or bincode's for the
+crate's older versions. Nothing in them says what an end is; the annotation at the place where it stands does.
+"""
+
+import functools
+import types
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from ipc_channel._core import (
+    LABEL_BYTES,
+    LABEL_RUST,
+    LABEL_RUST_0_20,
+    LABEL_RUST_0_21,
+    Memory,
+    ReceiverEnd,
+    RustPlan,
+    SenderEnd,
+)
+from ipc_channel.codecs.frames import Incoming
+from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe
+from ipc_channel.codecs.rust_schema import Schema
+from ipc_channel.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipc_channel._core import Delivery, Handle, Parcel
+
+__all__ = ["VERSIONS", "RustCodec", "RustVersion", "rust_codec", "version_of"]
+
+
+class RustVersion(NamedTuple):
+    """Versions of the crate that understand each other."""
+
+    name: str
+    """What ``codec=`` takes."""
+    label: int
+    layout: str
+    """Which of serde's formats it uses."""
+
+
+VERSIONS: Final = {
+    version.name: version
+    for version in (
+        RustVersion("rust", LABEL_RUST, "postcard"),
+        RustVersion("rust-0.21", LABEL_RUST_0_21, "postcard"),
+        RustVersion("rust-0.20", LABEL_RUST_0_20, "bincode"),
+    )
+}
+
+
+def version_of(label: int | None) -> RustVersion | None:
+    """The version whose ends have that label, or None."""
+    return next((version for version in VERSIONS.values() if version.label == label), None)
+
+
+class RustCodec:
+    """Encodes and decodes messages of one type for one version. Made by :func:`rust_codec`."""
+
+    def __init__(self, form: Any, version: RustVersion) -> None:
+        self.label = version.label
+        self.form = form
+        """The type, as the user wrote it."""
+        self.version = version
+        self.accepts: None = None
+        plan, parameters = _plan(form, version)
+        self.encode: Callable[[Any], bytes | Parcel] = plan.encode
+        self.decode: Callable[[bytes], Any] = plan.decode
+        self.decode_delivery: Callable[[Delivery], Any] = functools.partial(_decode_delivery, plan.decode)
+        # The messages of the ends inside are examined as well, so that a mistake shows here and not at the receiver.
+        # A list and a loop, since `Node` may hold a `Sender[Node]`.
+        seen = [form]
+        while parameters:
+            parameter = parameters.pop()
+            if parameter not in seen:
+                seen.append(parameter)
+                parameters += _plan(parameter, version)[1]
+
+    def __repr__(self) -> str:
+        return f"<codec of {describe(self.form)} for {self.version.name}>"
+
+
+def rust_codec(form: Any, version: RustVersion) -> RustCodec:
+    """The codec of messages of type ``form``; one object for the same type, as far as types can be compared.
+
+    Raises TypeError, naming the field, if a message of that type has no counterpart in Rust.
+    """
+    try:
+        hash(form)
+    except TypeError:  # Annotated with something mutable, for example
+        return RustCodec(form, version)
+    # `A | B` equals `B | A`; the spelling keeps them apart, so that each channel shows the type it was given.
+    plain_class = isinstance(form, type) and not isinstance(form, types.GenericAlias)
+    return _cached(form, version, None if plain_class else repr(form))
+
+
+@functools.lru_cache(maxsize=512)
+def _cached(form: Any, version: RustVersion, spelling: str | None) -> RustCodec:
+    del spelling
+    return RustCodec(form, version)
+
+
+def _plan(form: Any, version: RustVersion) -> tuple[RustPlan, list[Any]]:
+    """The plan of a type, and the types of the messages of the ends in it."""
+
+    def handle(kind: Kind, parameter: Any) -> tuple[Any, Any]:
+        place = _Place(kind, parameter, version)
+        return place.admit, place.make
+
+    schema = Schema(form, handle)
+    return RustPlan(version.layout, schema.nodes, schema.places, schema.root), schema.parameters
+
+
+def _decode_delivery(decode: "Callable[[bytes, _Handles], Any]", delivery: "Delivery") -> Any:
+    handles = _Handles(delivery.handles)
+    try:
+        message = decode(delivery.payload, handles)
+    except BaseException:
+        handles.discard()
+        raise
+    # The crate sends handles that nothing in the message refers to, left over from a send that has failed.
+    handles.release()
+    return message
+
+
+class _Handles:
+    """The handles of a message that is being decoded: ends and regions are counted apart."""
+
+    __slots__ = ("_ends", "_regions")
+
+    def __init__(self, handles: "list[Handle]") -> None:
+        self._ends = Incoming([handle for handle in handles if not isinstance(handle, Memory)])
+        self._regions = Incoming([handle for handle in handles if isinstance(handle, Memory)])
+
+    def end(self, make: "Callable[[Any], Any]", index: int) -> Any:
+        return _made(self._ends, make, self._ends.claim(index))
+
+    def region(self, make: "Callable[[Any], Any]", index: int | None) -> Any:
+        if index is None:
+            handle = Memory.create_region(0)
+            handle.freeze()
+        else:
+            handle = cast("Memory", self._regions.claim(index))
+        return _made(self._regions, make, handle)
+
+    def release(self) -> None:
+        self._ends.release()
+        self._regions.release()
+
+    def discard(self) -> None:
+        self._ends.discard()
+        self._regions.discard()
+
+
+def _made(incoming: Incoming, make: "Callable[[Any], Any]", handle: "Handle") -> Any:
+    try:
+        made = make(handle)
+    except BaseException:
+        handle.close()
+        raise
+    incoming.made(made)
+    return made
+
+
+class _Place:
+    """A place in a type where an end or a region stands."""
+
+    def __init__(self, kind: Kind, parameter: Any, version: RustVersion) -> None:
+        self._kind = kind
+        self._parameter = parameter
+        self._version = version
+
+    def __repr__(self) -> str:
+        name = self._kind.cls.__name__
+        return f"{name}[{describe(self._parameter)}]" if self._kind.generic else name
+
+    def admit(self, handle: Any) -> None:
+        """Raise if the object must not be sent here."""
+        kind = self._kind
+        if not isinstance(handle, kind.cls):
+            raise EncodeError(f"expected {self!r}, got {type(handle).__qualname__}")
+        if not isinstance(handle, SenderEnd | ReceiverEnd):
+            return
+        if kind.generic:
+            fits = handle.label == self._version.label
+        elif kind.codec is not None:
+            fits = handle.label == kind.codec.label
+        else:
+            fits = handle.label in (self._version.label, LABEL_BYTES)
+        if not fits:
+            raise EncodeError(
+                f"{handle!r} is an end for {LABEL_NAMES.get(handle.label, 'unknown messages')}, which the Rust program "
+                f'at the other side would not understand; make it with codec="{self._version.name}"'
+            )
+
+    def make(self, handle: "Handle") -> Any:
+        """What the annotation says, made of a handle."""
+        kind = self._kind
+        if not isinstance(handle, kind.made_from):
+            raise DecodeError(f"expected the handle of a {kind.cls.__name__}, got {type(handle).__name__}")
+        if kind.generic:
+            return kind.cls(handle, rust_codec(self._parameter, self._version))
+        return kind.cls(handle) if kind.codec is None else kind.cls(handle, kind.codec)
