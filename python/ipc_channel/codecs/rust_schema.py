@@ -457,7 +457,12 @@ def _field_names(cls: type[Any]) -> list[str]:
 
 def _by_keyword(cls: type[Any], names: list[str], name: str) -> bool:
     """Whether the constructor takes the fields by keyword only. TypeError if it does not take them."""
-    parameters = inspect.signature(cls).parameters
+    try:
+        parameters = inspect.signature(cls).parameters
+    except Exception:  # noqa: BLE001  msgspec evaluates annotations for it, and knows less of them than `_hints`
+        if issubclass(cls, msgspec.Struct):
+            return True  # which every Struct understands
+        raise TypeError(f"{name}: its constructor does not say what it takes") from None
     for field in names:
         if field not in parameters:
             raise TypeError(f"{name}.{field}: the constructor of {name} does not take it")
