@@ -393,8 +393,12 @@ def _is_alias(form: Any) -> bool:
 
 def _value_of_alias(form: Any) -> Any:
     alias = get_origin(form) or form
-    arguments = dict(zip(alias.__type_params__, get_args(form), strict=False))
-    return _substituted(alias.__value__, arguments)
+    names = {alias.__name__: alias, **{each.__name__: each for each in alias.__type_params__}}
+    try:
+        value = _evaluated({"value": alias.__value__}, alias.__name__, alias.__module__, names)["value"]
+    except Exception as error:
+        raise TypeError(f"what {alias.__name__} stands for cannot be understood: {error}") from error
+    return _substituted(value, dict(zip(alias.__type_params__, get_args(form), strict=False)))
 
 
 def _substituted(form: Any, arguments: dict[Any, Any]) -> Any:
@@ -429,8 +433,9 @@ def _hints(form: Any, cls: type[Any], place: str) -> dict[str, Any]:
         own = inspect.get_annotations(base)
         if not own or base is object:
             continue
+        names = {base.__name__: base, **{each.__name__: each for each in getattr(base, "__type_params__", ())}}
         try:
-            found = _evaluated(base, own)
+            found = _evaluated(own, base.__name__, base.__module__, names)
         except Exception as error:
             raise TypeError(f"{place}: the annotations of {describe(base)} cannot be understood: {error}") from error
         known = arguments.get(base, {})
@@ -438,13 +443,12 @@ def _hints(form: Any, cls: type[Any], place: str) -> dict[str, Any]:
     return hints
 
 
-def _evaluated(cls: type[Any], annotations: dict[str, Any]) -> dict[str, Any]:
-    """Annotations without quotes, those inside of others included."""
+def _evaluated(annotations: dict[str, Any], name: str, module: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Annotations without quotes, those inside of others included, as they are understood in a module."""
     # A class of its own, so that inherited annotations stay with the class that has them, and its variables.
-    holder = type(cls.__name__, (), {"__annotations__": annotations, "__module__": cls.__module__})
-    globals_ = getattr(sys.modules.get(cls.__module__), "__dict__", {})
-    names = {cls.__name__: cls, **{p.__name__: p for p in getattr(cls, "__type_params__", ())}}
-    return typing.get_type_hints(holder, {**names, **globals_}, {}, include_extras=True)
+    holder = type(name, (), {"__annotations__": annotations, "__module__": module})
+    surroundings = getattr(sys.modules.get(module), "__dict__", {})
+    return typing.get_type_hints(holder, {**names, **surroundings}, {}, include_extras=True)
 
 
 def _field_names(cls: type[Any]) -> list[str]:
