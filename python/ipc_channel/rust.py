@@ -124,7 +124,11 @@ class Err(Struct, Generic[E], frozen=True, tag=1):
 
 
 Result: TypeAlias = Union[Ok[T], Err[E]]  # noqa: UP007
-"""``Result<T, E>``: ``Result[int, str]`` is ``Ok(5)`` or ``Err("no number")``."""
+"""``Result<T, E>``: ``Result[int, str]`` is ``Ok(5)`` or ``Err("no number")``.
+
+To mypy this and :data:`Option` are types in annotations. As the argument of ``channel`` they need a name:
+``Outcome: TypeAlias = Result[int, str]``.
+"""
 
 _SECOND: Final = 1_000_000_000
 """In nanoseconds."""

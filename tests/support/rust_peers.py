@@ -21,7 +21,7 @@ Layout = Literal["postcard", "bincode"]
 def program(name: str) -> Path:
     """The path of a program, built if its sources are newer."""
     manifest = WORKSPACE / "Cargo.toml"
-    command = ["cargo", "build", "--locked", "--quiet", "--manifest-path", manifest, "--target-dir", TARGET]
+    command = ["cargo", "build", "--locked", "--quiet", "--manifest-path", str(manifest), "--target-dir", str(TARGET)]
     built = subprocess.run([*command, "--package", name], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return TARGET / "debug" / name

@@ -60,7 +60,7 @@ class RustCodec:
     """Encodes and decodes messages of one type for one version. Made by :func:`rust_codec`."""
 
     def __init__(self, form: Any, version: RustVersion) -> None:
-        self.label = version.label
+        self.label: int = version.label
         self.form = form
         """The type, as the user wrote it."""
         self.version = version

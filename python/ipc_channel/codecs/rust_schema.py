@@ -81,7 +81,7 @@ class Schema:
         self._optional: list[tuple[int, Any]] = []
         inner = _without_alias(form)
         cls: Any = get_origin(inner) or inner
-        self.root = _name(cls) if _has_fields(cls) else "message"
+        self.root: str = _name(cls) if _has_fields(cls) else "message"
         """What errors call the whole message."""
         self._node(form, self.root, _DEPTH)
         for optional, union in self._optional:
