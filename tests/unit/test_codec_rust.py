@@ -239,6 +239,7 @@ class WithWrongEnd(Struct):
 
 UserId = NewType("UserId", u16)
 Json = TypeAliasType("Json", "list[Json] | None")
+Own = TypeAliasType("Own", "Own | Circle | Square")
 Chain = TypeAliasType("Chain", tuple[T, "Chain[T] | None"], type_params=(T,))
 
 
@@ -289,6 +290,7 @@ def roundtrip(form: Any, message: Any) -> Any:
         (Optional[u8], 5),  # noqa: UP045
         (Json, [[], None, [[None]]]),
         (Chain[u8], (1, (2, None))),
+        (TypeAliasType("Shapes", Circle | Square) | Far | None, Square(1)),
         (Option[Option[u8]], Some(Some(1))),
         (Result[None, str], Ok(None)),
         (Result[list[Node], Result[u8, None]], Err(Err(None))),
@@ -454,6 +456,7 @@ class TestWhatDoesNotMap:
             (Endless, "Endless: every value of it would contain another one"),
             (EndlessInTwo, "every value of it would contain another one"),
             (Growing[u8], "types without end"),
+            (Own, "types without end"),
             (Computed, r"Computed\.double: the constructor of Computed does not take it"),
             (NeedsMore, "NeedsMore: its constructor needs factor"),
             (Forward, "annotations of Forward cannot be understood"),

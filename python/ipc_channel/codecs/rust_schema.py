@@ -21,7 +21,7 @@ from ipc_channel.codecs.kinds import Kind, describe, kind_of
 from ipc_channel.rust import Array, FixedBytes, Primitive, SocketAddrV4, SocketAddrV6, Some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Schema"]
 
@@ -229,13 +229,7 @@ class Schema:
 
     def _variants(self, parts: list[Any], place: str, depth: int) -> int:
         """An enum with data."""
-        classes: list[Any] = []
-        while parts:
-            part = _without_alias(parts.pop(0))
-            if get_origin(part) in (Union, types.UnionType):
-                parts = [*get_args(part), *parts]
-            else:
-                classes.append(part)
+        classes = list(_flat(parts, place, depth))
         name = " | ".join(describe(part) for part in classes)
         node = self._reserve(place)
         variants: dict[int, tuple[int, Any, int]] = {}
@@ -371,6 +365,17 @@ def _extends(cls: Any, base: type[Any]) -> bool:
     return isinstance(cls, type) and issubclass(cls, base)
 
 
+def _flat(parts: "Iterable[Any]", place: str, depth: int) -> "Iterator[Any]":
+    """The parts of a union, and of the unions that stand in it under a name."""
+    for part in map(_without_alias, parts):
+        if get_origin(part) in (Union, types.UnionType):
+            if depth == 0:
+                raise TypeError(f"{place}: {describe(part)} contains types without end")
+            yield from _flat(get_args(part), place, depth - 1)
+        else:
+            yield part
+
+
 def _without_alias(form: Any) -> Any:
     """Without Annotated, Final, NewType and ``type`` aliases."""
     for _ in range(_DEPTH):
@@ -430,11 +435,9 @@ def _hints(form: Any, cls: type[Any], place: str) -> dict[str, Any]:
     follow(form, {})
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        own = inspect.get_annotations(base)
-        if not own or base is object:
-            continue
         names = {base.__name__: base, **{each.__name__: each for each in getattr(base, "__type_params__", ())}}
         try:
+            own = inspect.get_annotations(base)
             found = _evaluated(own, base.__name__, base.__module__, names)
         except Exception as error:
             raise TypeError(f"{place}: the annotations of {describe(base)} cannot be understood: {error}") from error
