@@ -9,6 +9,8 @@ import enum
 import gc
 import ipaddress
 import pathlib
+import resource
+import textwrap
 import threading
 import tracemalloc
 import weakref
@@ -47,6 +49,7 @@ from ipc_channel.rust import (
     u64,
     u128,
 )
+from tests.support.snippets import run_snippet
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -755,6 +758,24 @@ class TestCost:
         assert outcomes[0] is True
         assert all("nested more than 500 deep" in outcome for outcome in outcomes[1:])
         assert len(outcomes) == 3
+
+    def test_a_message_for_which_there_is_no_memory(self) -> None:
+        source = """
+            import ipc_channel as ipc
+            from ipc_channel.codecs.rust import VERSIONS, rust_codec
+
+            text = "x" * 700_000_000
+            for form in (str, list[str]):
+                try:
+                    rust_codec(form, VERSIONS["rust"]).encode(text if form is str else [text])
+                except (ipc.EncodeError, MemoryError) as error:
+                    print(error)
+        """
+        printed = run_snippet(textwrap.dedent(source), limits={resource.RLIMIT_AS: 1 << 30}).stdout
+        assert printed.splitlines() == [
+            "message: there is not enough memory to encode it",
+            "message[0]: there is not enough memory to encode it",
+        ]
 
     @staticmethod
     def refusal(codec: RustCodec, payload: bytes) -> str:

@@ -154,9 +154,11 @@ impl<F: Format, S: Source> Encoder<'_, F, S> {
             },
             Node::Text(shape) => {
                 let out = &mut *self.out;
-                self.source
-                    .text(*shape, value, |text| put_bytes::<F>(out, text.as_bytes()))?;
-                Ok(())
+                let mut written = Ok(());
+                self.source.text(*shape, value, |text| {
+                    written = put_bytes::<F>(out, text.as_bytes());
+                })?;
+                Ok(written?)
             }
             _ => self.compound(id, value, depth),
         }
@@ -181,15 +183,20 @@ impl<F: Format, S: Source> Encoder<'_, F, S> {
             }
             Node::Bytes(shape) => {
                 let out = &mut *self.out;
+                let mut written = Ok(());
                 self.source
-                    .bytes(*shape, value, |bytes| put_bytes::<F>(out, bytes))?;
+                    .bytes(*shape, value, |bytes| written = put_bytes::<F>(out, bytes))?;
+                written?;
             }
             Node::FixedBytes(shape, len) => {
-                let start = self.out.len();
                 let out = &mut *self.out;
-                self.source
-                    .bytes(*shape, value, |bytes| out.extend_from_slice(bytes))?;
-                let given = self.out.len() - start;
+                let mut written = Ok(());
+                let mut given = 0;
+                self.source.bytes(*shape, value, |bytes| {
+                    given = bytes.len();
+                    written = put(out, bytes);
+                })?;
+                written?;
                 if given != *len {
                     return Err(format!("{given} bytes where there are always {len}").into());
                 }
@@ -350,9 +357,21 @@ pub(crate) fn deeper<E>(depth: u32) -> Result<u32, Cause<E>> {
         .ok_or(Cause::Unfit(Cow::Borrowed(TOO_DEEP)))
 }
 
-fn put_bytes<F: Format>(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Bytes behind their length.
+#[inline]
+fn put_bytes<F: Format>(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), &'static str> {
     F::put_u64(out, bytes.len() as u64);
+    put(out, bytes)
+}
+
+/// Bytes, which may be very many: the lack of memory for them is no reason to abort the program.
+#[inline]
+fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), &'static str> {
+    if out.try_reserve(bytes.len()).is_err() {
+        return Err("there is not enough memory to encode it");
+    }
     out.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// The nearest `f32`, unless a finite number would become infinite.

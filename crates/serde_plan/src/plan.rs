@@ -84,7 +84,8 @@ pub enum Node {
     Record(Shape, Box<[NodeId]>),
     /// A map: its length, and keys and values in turn.
     Map(Shape, NodeId, NodeId),
-    /// An enum with data: the index of a variant, and its content. Indices ascend.
+    /// An enum with data: the index of a variant, and its content. Indices ascend. The value of the enum is also
+    /// that of its variant's content, so this is nothing that would ask the value once more which it is.
     Enum(Shape, Box<[(u32, NodeId)]>),
     /// An enum without data, of that many variants: the index alone.
     Choice(Shape, u32),
@@ -111,7 +112,7 @@ impl Node {
 pub enum PlanError {
     /// This node refers to one that does not exist.
     Missing(NodeId),
-    /// The indices of this enum's variants do not ascend, or it has none.
+    /// The indices of this enum's variants do not ascend, or it has none, or one is an enum or option itself.
     Variants(NodeId),
     /// Every value of this node would contain another one of the same node.
     Endless(NodeId),
@@ -144,14 +145,19 @@ impl Plan {
             if !node.parts().iter().all(exists) {
                 return Err(PlanError::Missing(id));
             }
-            let ascending = match node {
+            let is_content = |(_, id): &(u32, NodeId)| {
+                !matches!(nodes[*id as usize], Node::Enum(..) | Node::Option(_))
+            };
+            let sound = match node {
                 Node::Enum(_, variants) => {
-                    !variants.is_empty() && variants.is_sorted_by(|a, b| a.0 < b.0)
+                    !variants.is_empty()
+                        && variants.is_sorted_by(|a, b| a.0 < b.0)
+                        && variants.iter().all(is_content)
                 }
                 Node::Choice(_, variants) => *variants > 0,
                 _ => true,
             };
-            if !ascending {
+            if !sound {
                 return Err(PlanError::Variants(id));
             }
         }
@@ -311,7 +317,7 @@ mod tests {
         for nodes in [
             vec![record(&[0])],
             vec![Node::Array(0, 1, 0)],
-            vec![Node::Enum(0, Box::new([(0, 1)])), record(&[0])],
+            vec![Node::Enum(0, Box::new([(0, 1), (3, 1)])), record(&[0])],
         ] {
             assert_eq!(
                 Plan::new::<Postcard>(nodes, 0).unwrap_err(),
@@ -327,15 +333,27 @@ mod tests {
         let error = |nodes, root| Plan::new::<Postcard>(nodes, root).unwrap_err();
         assert_eq!(error(vec![Node::Unit], 1), PlanError::Missing(1));
         assert_eq!(error(vec![Node::Seq(0, 7)], 0), PlanError::Missing(0));
-        let variants = |tags: &[u32]| {
-            vec![
-                Node::Enum(0, tags.iter().map(|t| (*t, 1)).collect()),
-                Node::Unit,
-            ]
+        let variants = |tags: &[u32], content| {
+            let variants = tags.iter().map(|tag| (*tag, 1)).collect();
+            vec![Node::Enum(0, variants), content]
         };
-        assert_eq!(error(variants(&[1, 1]), 0), PlanError::Variants(0));
-        assert_eq!(error(variants(&[2, 1]), 0), PlanError::Variants(0));
-        assert_eq!(error(variants(&[]), 0), PlanError::Variants(0));
+        assert_eq!(
+            error(variants(&[1, 1], Node::Unit), 0),
+            PlanError::Variants(0)
+        );
+        assert_eq!(
+            error(variants(&[2, 1], Node::Unit), 0),
+            PlanError::Variants(0)
+        );
+        assert_eq!(error(variants(&[], Node::Unit), 0), PlanError::Variants(0));
+        assert_eq!(
+            error(variants(&[0], Node::Option(1)), 0),
+            PlanError::Variants(0)
+        );
+        assert_eq!(
+            error(variants(&[0], Node::Enum(0, Box::new([(0, 0)]))), 0),
+            PlanError::Variants(0)
+        );
         assert_eq!(error(vec![Node::Choice(0, 0)], 0), PlanError::Variants(0));
     }
 

@@ -9,13 +9,12 @@ mod source;
 
 use std::cell::Cell;
 
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyMemoryView, PyString, PyTuple};
 use serde_plan::bincode::Bincode;
 use serde_plan::decode::decode;
 use serde_plan::encode::encode;
@@ -86,7 +85,10 @@ impl RustPlan {
                     let text = format!("it has more than {FREE_VALUES} items that take no bytes");
                     (node, text)
                 }
-                PlanError::Variants(node) => (node, "its variants are not in order".to_owned()),
+                PlanError::Variants(node) => (
+                    node,
+                    "its variants are in no order, or are enums themselves".to_owned(),
+                ),
                 PlanError::Missing(node) => (node, "a part of it is missing".to_owned()),
             };
             let place = places.get(node as usize).unwrap_or(&root);
@@ -142,8 +144,11 @@ impl RustPlan {
             Ok(bytes) => bytes.as_bytes(),
             // A copy: Python code runs while a message is decoded, and might write to a buffer of its own.
             Err(_) => {
-                copy = PyBuffer::<u8>::get(payload)?.to_vec(py)?;
-                &copy
+                let view = PyMemoryView::from(payload)?;
+                copy = view
+                    .call_method0(intern!(py, "tobytes"))?
+                    .cast_into::<PyBytes>()?;
+                copy.as_bytes()
             }
         };
         let outcome = with_builder(py, &self.shapes, handles, |builder| match self.layout {

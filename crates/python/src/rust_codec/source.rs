@@ -2,7 +2,6 @@
 
 use std::ffi::c_int;
 
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
@@ -161,8 +160,8 @@ fn with_bytes(value: &Bound<'_, PyAny>, take: impl FnOnce(&[u8])) -> Part<()> {
         return expected("bytes", value);
     }
     // A copy: others may write to it meanwhile.
-    let copy = PyBuffer::<u8>::get(value).and_then(|buffer| buffer.to_vec(value.py()));
-    take(&raised(copy)?);
+    let copy = value.py().get_type::<PyBytes>().call1((value,));
+    take(raised(copy.and_then(|copy| Ok(copy.cast_into::<PyBytes>()?)))?.as_bytes());
     Ok(())
 }
 
