@@ -39,6 +39,7 @@ demo: $(CORE)  ## index the standard library with worker processes, one of which
 
 test: $(CORE)  ## all tests but the slow ones: Rust, then Python
 	cargo test --locked --workspace --exclude ipc-channel-python
+	LOOM_MAX_PREEMPTIONS=2 $(LOOM)
 	$(PYTEST)
 
 ##@ For contributors
@@ -53,6 +54,8 @@ check-lint: $(TOOLS)
 check-rust: $(TOOLS)
 	cargo fmt --check --all
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --check --manifest-path benchmarks/rust-peer/Cargo.toml
+	cargo clippy --locked --manifest-path benchmarks/rust-peer/Cargo.toml --target-dir target/rust-peer -- -D warnings
 
 check-types: $(CORE)
 	$(BIN)/basedpyright
@@ -65,10 +68,18 @@ check-stub: $(CORE)
 test-slow: $(CORE)  ## the tests that take minutes
 	$(PYTEST) -m slow
 
+test-loom:  ## the models of the lane, deeper than `make test` goes; LOOM_MAX_PREEMPTIONS=4 for still more
+	LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-3} $(LOOM)
+
 format: $(TOOLS)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	cargo fmt --all
+	cargo fmt --manifest-path benchmarks/rust-peer/Cargo.toml
+
+bench: $(CORE) target/bench/ready target/rust-peer/release/rust-peer  ## measure, beside other libraries; BENCH= takes the options of `ipc-channel bench`
+	PYTHONPATH=$(CURDIR)/python $(BENCH_PYTHON) -m ipc_channel bench --rust-peer target/rust-peer/release/rust-peer \
+		--json target/bench/results.json --chart target/bench/chart.svg $(BENCH)
 
 wheel: dist/built  ## the wheel, in dist/
 
@@ -90,6 +101,23 @@ help:  ## this list
 	@awk -F ':.*## ?' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
+# The lane under a model checker, which takes the place of atomics and locks: hence a build of its own.
+LOOM = RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off cargo test --locked --release --target-dir target/loom \
+	--package ipc-channel-transport --lib lane::loom_models
+# The other libraries live in an environment of their own. One that cannot be installed here is named in the table.
+BENCH_PYTHON := target/bench/venv/bin/python
+
+target/bench/ready: $(TOOLS) constraints.txt benchmarks/constraints.txt
+	rm -rf target/bench/venv && $(PYTHON) -m venv target/bench/venv
+	$(BENCH_PYTHON) -m pip install --quiet --constraint constraints.txt anyio msgspec numpy rich typing_extensions
+	sed '/^#/d' benchmarks/constraints.txt | while read -r rival; do \
+		$(BENCH_PYTHON) -m pip install --quiet "$$rival" || echo "could not be installed: $$rival" >&2; done
+	@touch $@
+
+target/rust-peer/release/rust-peer: $(wildcard benchmarks/rust-peer/Cargo.* benchmarks/rust-peer/src/*.rs)
+	cargo build --release --locked --manifest-path benchmarks/rust-peer/Cargo.toml --target-dir target/rust-peer
+	@touch $@
+
 # A test that hangs where no signal reaches it ends the run with a traceback of all its threads.
 PYTEST = timeout --foreground --signal=ABRT --kill-after=30 1800 $(BIN)/python -m pytest
 
@@ -110,4 +138,5 @@ dist/built: $(TOOLS) $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md 
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	@touch $@
 
-.PHONY: demo test setup check check-lint check-rust check-types check-stub test-slow format wheel lock clean help
+.PHONY: demo test setup bench check check-lint check-rust check-types check-stub test-slow test-loom format \
+	wheel lock clean help

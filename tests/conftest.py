@@ -47,7 +47,16 @@ def _remove(folder: Path, owner: int) -> None:
 
 def _files(config: pytest.Config) -> set[str]:
     folder = config.stash[_TEMPORARY]
-    return {f"file {path}" for path in folder.iterdir() if not path.name.startswith(_LIBRARIES_OWN)}
+    return {
+        f"file {path}"
+        for path in folder.iterdir()
+        if not path.name.startswith(_LIBRARIES_OWN) and not _of_a_killed_process(path)
+    }
+
+
+def _of_a_killed_process(path: Path) -> bool:
+    """The directory of a door or server whose maker was killed between ``mkdir`` and ``rmdir``: a known limit."""
+    return path.name.startswith("ipc-channel-") and path.is_dir() and not any(path.iterdir())
 
 
 def _wait_once() -> None:

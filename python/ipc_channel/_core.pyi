@@ -35,6 +35,7 @@ __all__ = [
     "adopt_memory",
     "adopt_receiver",
     "adopt_sender",
+    "open_envelope",
     "channel",
     "close_inherited",
     "connect",
@@ -171,6 +172,12 @@ class SenderEnd:
     def clone_end(self) -> SenderEnd: ...
     def counters(self) -> tuple[int, int, int]:
         """Messages, payload bytes and handles sent through this object."""
+    def lane(self) -> tuple[int, int] | None:
+        """Messages under way and the memory for them; None while nothing but the socket is used."""
+    @property
+    def capacity(self) -> int | None: ...
+    def envelope(self) -> int:
+        """A new descriptor that holds a duplicate of this end, for ``open_envelope`` in another process."""
     def duplicate_fd(self) -> int:
         """A new descriptor (close-on-exec) of the socket, owned by the caller."""
 
@@ -188,7 +195,7 @@ class Sending(SenderEnd):
     def prepare(self, message: Any) -> Prepared:
         """Encode now, publish later: what ``asend`` is made of."""
     def try_publish(self, prepared: Prepared) -> bool:
-        """False when the socket is full. Raises as ``send`` does."""
+        """False when there is no room. Raises as ``send`` does."""
 
 @final
 class Prepared:
@@ -200,7 +207,7 @@ class Departure:
 
     @property
     def fd(self) -> int:
-        """The socket, still owned by this object."""
+        """A descriptor that holds the end, for ``open_envelope`` in another process; still owned by this object."""
     def commit(self) -> None:
         """Close our copy: the receiver was moved ("started")."""
     def abort(self) -> None:
@@ -227,6 +234,8 @@ class ReceiverEnd:
         """Readable exactly while a message or the end of the stream is there."""
     def counters(self) -> tuple[int, int, int]:
         """Messages, payload bytes and handles received through this object."""
+    def lanes(self) -> tuple[int, int]:
+        """How many sending processes have a lane here, and the bytes in them that are not yet received."""
     def waiter(self) -> Waiter:
         """A descriptor of its own to wait for: see :class:`Waiter`. ClosedError."""
     def duplicate_fd(self) -> int:
@@ -243,12 +252,20 @@ class Receiving(ReceiverEnd):
     def recv(self, timeout: float | None = None) -> Any: ...
     def try_recv(self) -> Any: ...
     def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[Any]: ...
+    def recv_view(self, timeout: float | None = None) -> memoryview:
+        """TypeError unless the messages are raw bytes."""
     def poll(self, timeout: float | None = 0.0) -> bool: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
 
-def channel() -> tuple[SenderEnd, ReceiverEnd]:
+def channel(capacity: int = 0) -> tuple[SenderEnd, ReceiverEnd]:
     """Two bare connected ends, labelled as bytes until a codec takes them."""
+
+def open_envelope(fd: int) -> SenderEnd | ReceiverEnd:
+    """Take ownership of what ``envelope`` or a departure has made, and take the end out.
+
+    ProtocolError if it holds none: then the descriptor stays the caller's.
+    """
 
 def adopt_sender(fd: int, label: int) -> SenderEnd:
     """Take ownership of an inherited or received descriptor. ProtocolError if it is no channel socket."""

@@ -53,10 +53,10 @@ class BytesChannel(NamedTuple):
 
 
 @overload
-def channel() -> Channel[Any]: ...
+def channel(*, capacity: int | None = None) -> Channel[Any]: ...
 @overload
-def channel(message_type: "TypeForm[T]", /) -> Channel[T]: ...
-def channel(message_type: Any = UNSET, /) -> Channel[Any]:
+def channel(message_type: "TypeForm[T]", /, *, capacity: int | None = None) -> Channel[T]: ...
+def channel(message_type: Any = UNSET, /, *, capacity: int | None = None) -> Channel[Any]:
     """Make a channel and return its two ends, to be unpacked as ``sender, receiver``.
 
     ``channel(T)`` carries messages of type ``T``: anything that msgspec validates (``msgspec.Struct``, dataclasses,
@@ -68,7 +68,11 @@ def channel(message_type: Any = UNSET, /) -> Channel[Any]:
 
     ``channel(None)`` is a channel whose only message is None.
 
-    Raises TypeError if messages of that type cannot be carried or validated; TooManyHandles at the limit on open files.
+    ``send`` never waits for the receiver, unless ``capacity`` is given: then each sending process can have that many
+    messages under way, and ``send`` waits for the receiver to take one.
+
+    Raises TypeError if messages of that type cannot be carried or validated; ValueError if ``capacity`` is not
+    positive; TooManyHandles at the limit on open files.
 
     >>> import ipc_channel as ipc
     >>> sender, receiver = ipc.channel(dict[str, int])
@@ -78,14 +82,15 @@ def channel(message_type: Any = UNSET, /) -> Channel[Any]:
     {'apples': 3}
     """
     codec = codec_for(message_type)
-    sender, receiver = _core.channel()
+    sender, receiver = _core.channel(_checked(capacity))
     return Channel(Sender(sender, codec), Receiver(receiver, codec))
 
 
-def bytes_channel() -> BytesChannel:
+def bytes_channel(*, capacity: int | None = None) -> BytesChannel:
     """Make a channel of raw bytes: ``send`` takes any contiguous buffer, ``recv`` returns bytes.
 
-    Raises TooManyHandles at the limit on open files.
+    ``capacity`` is that of :func:`channel`. Raises ValueError if it is not positive; TooManyHandles at the limit on
+    open files.
 
     >>> import ipc_channel as ipc
     >>> sender, receiver = ipc.bytes_channel()
@@ -94,5 +99,14 @@ def bytes_channel() -> BytesChannel:
     ...     receiver.recv()
     b'raw'
     """
-    sender, receiver = _core.channel()
+    sender, receiver = _core.channel(_checked(capacity))
     return BytesChannel(BytesSender(sender, RAW), BytesReceiver(receiver, RAW))
+
+
+def _checked(capacity: int | None) -> int:
+    """The capacity as the core takes it: 0 for no limit."""
+    if capacity is None:
+        return 0
+    if capacity < 1 or capacity >= 1 << 32:
+        raise ValueError(f"capacity must be None or a number of messages from 1 on, not {capacity}")
+    return capacity

@@ -71,10 +71,10 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
         return OpaqueReceiver(self)
 
     def statistics(self) -> "ReceiverStatistics":
-        """What was received through this object so far."""
+        """What was received through this object so far, and what is waiting in memory."""
         from ipc_channel.statistics import ReceiverStatistics
 
-        return ReceiverStatistics(*self.counters())
+        return ReceiverStatistics(*self.counters(), *self.lanes())
 
 
 class Receiver(_ReceiverOf[T_co]):
@@ -100,6 +100,8 @@ class Receiver(_ReceiverOf[T_co]):
 class BytesReceiver(_ReceiverOf[bytes]):
     """The receiving end of a :func:`~ipc_channel.bytes_channel`.
 
+    ``recv_view`` gives a ``memoryview`` instead of ``bytes``: a large message is then not copied.
+
     >>> import ipc_channel as ipc
     >>> sender, receiver = ipc.bytes_channel()
     >>> with sender, receiver:
@@ -108,7 +110,25 @@ class BytesReceiver(_ReceiverOf[bytes]):
     b''
     """
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        def recv_view(self, timeout: float | None = None) -> memoryview:
+            """As ``recv``, but where the message lies: a large one is not copied, and its memory is used again when
+            the view is released.
+
+            The sending process could still write to that memory: copy before a check that must hold.
+
+            >>> import ipc_channel as ipc
+            >>> sender, receiver = ipc.bytes_channel()
+            >>> with sender, receiver:
+            ...     sender.send(bytes(1 << 20))
+            ...     with receiver.recv_view() as view:
+            ...         len(view)
+            1048576
+            """
+            ...
+
+    else:
         __class_getitem__ = None
 
 

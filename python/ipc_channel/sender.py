@@ -63,10 +63,10 @@ class _SenderOf(Sending, End, Generic[T_contra]):
         return OpaqueSender(self)
 
     def statistics(self) -> "SenderStatistics":
-        """What was sent through this object so far."""
+        """What was sent through this object so far, and what is under way."""
         from ipc_channel.statistics import SenderStatistics
 
-        return SenderStatistics(*self.counters())
+        return SenderStatistics(*self.counters(), *(self.lane() or (None, 0)))
 
 
 class Sender(_SenderOf[T_contra]):

@@ -14,7 +14,7 @@ class SenderStatistics:
     >>> with sender, receiver:
     ...     sender.send(b"seven b")
     ...     sender.statistics()
-    SenderStatistics(messages=1, bytes=7, handles=0)
+    SenderStatistics(messages=1, bytes=7, handles=0, backlog=None, memory=0)
     """
 
     messages: int
@@ -23,6 +23,11 @@ class SenderStatistics:
     """Their encoded size in bytes."""
     handles: int
     """Ends, shared memory and files inside them."""
+    backlog: int | None
+    """Messages of this process that the receiver has not taken yet, as far as it has told; None while they go by the
+    channel's socket, which does not tell."""
+    memory: int
+    """Bytes of shared memory for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class ReceiverStatistics:
     ...     sender.send_many([b"one", b"two"])
     ...     _ = receiver.recv()
     ...     receiver.statistics()
-    ReceiverStatistics(messages=1, bytes=3, handles=0)
+    ReceiverStatistics(messages=1, bytes=3, handles=0, lanes=0, backlog_bytes=0)
     """
 
     messages: int
@@ -44,3 +49,7 @@ class ReceiverStatistics:
     """Their encoded size in bytes."""
     handles: int
     """Ends, shared memory and files inside them."""
+    lanes: int
+    """Sending processes that share memory with this one."""
+    backlog_bytes: int
+    """What waits in that memory, in bytes."""

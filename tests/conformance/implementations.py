@@ -66,7 +66,7 @@ class Implementation(ABC):
     """Makes a message of a channel of parcels; the arguments are the fields of ``TypedParcel``."""
 
     @abstractmethod
-    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
+    def make_channel(self, kind: Kind, capacity: int | None = None) -> tuple[Any, Any]:
         """A new channel's two ends."""
 
     @abstractmethod
@@ -121,8 +121,8 @@ class Typed(Implementation):
     parcel = TypedParcel
     _types: Final[dict[Kind, Any]] = {DATA: bytes, PARCELS: TypedParcel}
 
-    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
-        return ipc.channel(self._types[kind])
+    def make_channel(self, kind: Kind, capacity: int | None = None) -> tuple[Any, Any]:
+        return ipc.channel(self._types[kind], capacity=capacity)
 
     def make_server(self, kind: Kind) -> Any:
         return ipc.OneShotServer(self._types[kind])
@@ -143,8 +143,8 @@ class Pickled(Implementation):
     name = "pickled"
     parcel = TypedParcel
 
-    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
-        return ipc.channel()
+    def make_channel(self, kind: Kind, capacity: int | None = None) -> tuple[Any, Any]:
+        return ipc.channel(capacity=capacity)
 
     def make_server(self, kind: Kind) -> Any:
         return ipc.OneShotServer()
@@ -165,8 +165,10 @@ class Bytes(Implementation):
     name = "bytes"
     parcel = BytesParcel
 
-    def make_channel(self, kind: Kind) -> tuple[Any, Any]:
-        return ipc.bytes_channel() if kind is DATA else ipc.channel(BytesParcel)
+    def make_channel(self, kind: Kind, capacity: int | None = None) -> tuple[Any, Any]:
+        if kind is DATA:
+            return ipc.bytes_channel(capacity=capacity)
+        return ipc.channel(BytesParcel, capacity=capacity)
 
     def make_server(self, kind: Kind) -> Any:
         return ipc.BytesOneShotServer() if kind is DATA else ipc.OneShotServer(BytesParcel)

@@ -13,7 +13,12 @@ from typing import Final
 
 from tests.support.packets import send_packet, socket_pair, wrong_descriptor
 
-HEADER: Final = struct.Struct("<4sBBHIIIIQQ")
+HEADER: Final = struct.Struct("<4sBBBBIIIIQQQQQ")
+VERSION: Final = 2
+MESSAGE, LANE, DOOR, LINK, SOURCE, NEXT = range(6)
+"""Kinds of packets."""
+ENTRY: Final = struct.Struct("<BBBBI")
+"""A handle in a packet's table: kind, label, extra, slots, capacity."""
 BODY_IN_FILE: Final = 1
 SENDER, RECEIVER, MEMORY, FILE = range(4)
 MAX_DIRECT: Final = 250
@@ -31,7 +36,8 @@ def header(
     *,
     magic: bytes = b"ipcN",
     flags: int = 0,
-    version: int = 1,
+    version: int = VERSION,
+    kind: int = MESSAGE,
     zero: int = 0,
     handles: int = 0,
     buffers: int = 0,
@@ -39,9 +45,13 @@ def header(
     reserved: int = 0,
     payload: int = 0,
     body: int = 0,
+    stamp: int = 0,
+    ticket: int = 0,
+    rest: int = 0,
 ) -> bytes:
-    """The 40 bytes at the start of every packet."""
-    return HEADER.pack(magic, flags, version, zero, handles, buffers, chains, reserved, payload, body)
+    """The 64 bytes at the start of every packet."""
+    counts = (handles, buffers, chains, reserved)
+    return HEADER.pack(magic, flags, version, kind, zero, *counts, payload, body, stamp, ticket, rest)
 
 
 def honest(payload: bytes) -> bytes:
@@ -49,9 +59,14 @@ def honest(payload: bytes) -> bytes:
     return header(payload=len(payload), body=len(payload)) + payload
 
 
+def entry(kind: int, label: int = 0, *, extra: int = 0, slots: int = 0, capacity: int = 0) -> bytes:
+    """A handle as its packet describes it."""
+    return ENTRY.pack(kind, label, extra, slots, capacity)
+
+
 def with_handles(kinds: Sequence[int], label: int = 0, *, payload: bytes = b"", chains: int = 0) -> bytes:
     """A packet that says it carries handles of these kinds."""
-    table = b"".join(struct.pack("<BBH", kind, label, 0) for kind in kinds)
+    table = b"".join(entry(kind, label) for kind in kinds)
     body = table + payload
     return header(handles=len(kinds), chains=chains, payload=len(payload), body=len(body)) + body
 

@@ -11,6 +11,7 @@ import ipc_channel as ipc
 from tests.faults.forging import (
     ALL_SEALS,
     BODY_IN_FILE,
+    ENTRY,
     F_SEAL_GROW,
     F_SEAL_SEAL,
     F_SEAL_SHRINK,
@@ -115,7 +116,10 @@ BODY = b"a body in a file"
 def in_file(length: int, payload: int | None = None, handles: int = 0) -> bytes:
     """The header of a message whose body of that length is in a file."""
     return header(
-        flags=BODY_IN_FILE, handles=handles, payload=length - 4 * handles if payload is None else payload, body=length
+        flags=BODY_IN_FILE,
+        handles=handles,
+        payload=length - ENTRY.size * handles if payload is None else payload,
+        body=length,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import ipc_channel as ipc
-from tests.faults.forging import BODY_IN_FILE, HEADER, header, honest
+from tests.faults.forging import BODY_IN_FILE, HEADER, NEXT, VERSION, header, honest
 from tests.faults.victim import Victim
 from tests.support.packets import raw_client, send_packet, socket_of
 
@@ -45,9 +45,11 @@ FORGERIES: Final = {
     "magic": forged(magic=b"ipcM"),
     **{f"flag {1 << bit}": forged(flags=1 << bit) for bit in range(1, 8)},
     "body in a file that is not there": forged(flags=BODY_IN_FILE),
-    **{f"version {number}": forged(version=number) for number in (0, 2, 255)},
+    **{f"version {number}": forged(version=number) for number in (0, VERSION - 1, VERSION + 1, 255)},
+    **{f"kind {number}": forged(kind=number) for number in range(NEXT + 1, 256, 50)},
     "the first zero": forged(zero=1),
     "the second zero": forged(reserved=1),
+    "the last zero": forged(rest=1),
     **{f"{number} handles": forged(handles=number) for number in (1, 2, 250, 253, 2**31, 2**32 - 1)},
     **{f"{number} buffers": forged(buffers=number) for number in (1, 2**20, 2**31, 2**32 - 1)},
     **{f"{number} chains": forged(chains=number) for number in (1, 125, 126, 2**32 - 1)},

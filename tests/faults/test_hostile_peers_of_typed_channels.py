@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import msgspec
 import pytest
 
 import ipc_channel as ipc
-from tests.faults.forging import ALL_SEALS, FILE, MEMORY, RECEIVER, SENDER, honest, memory_file
+from tests.faults.forging import ALL_SEALS, FILE, MEMORY, RECEIVER, SENDER, entry, header, honest, memory_file
 from tests.support.packets import send_packet, socket_of, socket_pair
 
 BYTES, TYPED, PICKLED, RUST = range(4)
@@ -61,10 +60,8 @@ def index(number: int) -> msgspec.msgpack.Ext:
 
 def packet(message: Any, handles: list[tuple[int, int]]) -> bytes:
     """A packet with that message and handles of these kinds and labels."""
-    from tests.faults.forging import header
-
     payload = msgspec.msgpack.encode(message)
-    table = b"".join(struct.pack("<BBH", kind, label, 0) for kind, label in handles)
+    table = b"".join(entry(kind, label) for kind, label in handles)
     body = table + payload
     return header(handles=len(handles), payload=len(payload), body=len(body)) + body
 

@@ -134,10 +134,11 @@ def _receive_without_end(receiver: ipc.Receiver[Load], ready: ipc.Sender[None]) 
         check_and_close(receiver.recv())
 
 
-def test_killed_while_receiving() -> None:
+@pytest.mark.parametrize("capacity", [None, 3])
+def test_killed_while_receiving(capacity: int | None) -> None:
     chance = random.Random(1)
     for _ in range(ROUNDS // 3):
-        sender, receiver = ipc.channel(Load)
+        sender, receiver = ipc.channel(Load, capacity=capacity)
         ready, made_ready = ipc.channel(None)
         with sender, made_ready, forked(lambda: _receive_without_end(receiver, ready)) as victim:  # noqa: B023
             receiver.close()
@@ -157,7 +158,7 @@ def test_killed_while_receiving() -> None:
                         sender.send(message, timeout=0.001)
                         number += 1
                     except ipc.SendTimeout:
-                        pass
+                        assert capacity
                     finally:
                         for end in message.replies:
                             end.close()

@@ -30,9 +30,12 @@ class Wait(ABC):
     def __exit__(self, *_: object) -> None:
         self.closing.close()
 
+    capacity: ClassVar[int | None] = None
+    """Of the channel."""
+
     def set_up(self) -> None:
         """Make what is waited for."""
-        sender, receiver = ipc.channel(int)
+        sender, receiver = ipc.channel(int, capacity=self.capacity)
         self.sender: ipc.Sender[int] = self.closing.enter_context(sender)
         self.receiver: ipc.Receiver[int] = self.closing.enter_context(receiver)
 
@@ -108,16 +111,14 @@ class Poll(Receives):
 class Fills(Wait):
     """Waits for room in a full channel."""
 
+    capacity = 20
+
     def set_up(self) -> None:
         super().set_up()
-        self.full = 0
-        with contextlib.suppress(ipc.Full):
-            while True:
-                self.sender.try_send(self.full)
-                self.full += 1
+        self.sender.send_many(range(20))
 
     def release(self) -> None:
-        for number in range(self.full):
+        for number in range(20):
             assert self.receiver.recv(20) == number
 
     def check(self) -> None:

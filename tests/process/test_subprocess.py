@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import ipc_channel as ipc
+from ipc_channel import _core
 from tests.support.snippets import run_snippet
 from tests.support.start_methods import ROOT, run
 
@@ -50,8 +52,8 @@ def test_a_sender_is_duplicated_and_a_receiver_moves() -> None:
     jobs, jobs_receiver = ipc.channel(int)
     results, results_receiver = ipc.channel(int)
     with ipc.passing(jobs_receiver, results) as passing:
+        assert jobs_receiver.closed, "it is set aside"
         child = launch(DOUBLING, passing)
-        assert not jobs_receiver.closed, "it moves when the block ends"
     assert jobs_receiver.closed
     with pytest.raises(ipc.ClosedError, match="moved"):
         jobs_receiver.recv(0)
@@ -338,3 +340,12 @@ def test_no_ends_at_all() -> None:
     with ipc.passing() as passing:
         assert passing.fds == ()
         assert ipc.inherit(passing.text) == ()
+
+
+def test_a_descriptor_that_brings_no_end_stays_the_callers() -> None:
+    empty, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with empty, other:
+        for _ in range(2):
+            with pytest.raises(ipc.ProtocolError, match="does not hold one"):
+                _core.open_envelope(empty.fileno())
+            os.fstat(empty.fileno())

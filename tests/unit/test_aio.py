@@ -38,15 +38,16 @@ async def waiting(*functions: Callable[[], Awaitable[Any]]) -> AsyncIterator[any
         yield tasks
 
 
-def fill(sender: ipc.Sender[int] | ipc.BytesSender) -> int:
-    """Send until there is no room; how many went."""
-    sent = 0
-    while True:
-        try:
-            sender.try_send(b"" if isinstance(sender, ipc.BytesSender) else sent)  # type: ignore[arg-type]
-        except ipc.Full:
-            return sent
-        sent += 1
+CAPACITY = 20
+
+
+def full_channel() -> ipc.Channel[int]:
+    """A channel that has room for ``CAPACITY`` messages and holds so many: the numbers from 0 on."""
+    channel = ipc.channel(int, capacity=CAPACITY)
+    channel.sender.send_many(range(CAPACITY))
+    with pytest.raises(ipc.Full):
+        channel.sender.try_send(CAPACITY)
+    return channel
 
 
 def test_messages_come_in_order(backend: str) -> None:
@@ -112,16 +113,15 @@ def test_arecv_many_returns_what_is_there(backend: str) -> None:
 
 def test_asend_waits_for_room(backend: str) -> None:
     async def main() -> None:
-        sender, receiver = ipc.channel(int)
+        sender, receiver = full_channel()
         with sender, receiver:
-            unread = fill(sender)
 
             async def send() -> None:
-                await sender.asend(unread)
+                await sender.asend(CAPACITY)
 
             async with waiting(send):
-                assert receiver.recv_many() == list(range(unread))
-            assert receiver.recv_many() == [unread]
+                assert receiver.recv_many() == list(range(CAPACITY))
+            assert receiver.recv_many() == [CAPACITY]
 
     run(backend, main)
 
@@ -134,7 +134,8 @@ def test_asend_many_says_how_many_went(backend: str) -> None:
                 await sender.asend_many([1, 2, "three"])  # type: ignore[list-item]
             assert caught.value.sent == 2
             assert receiver.recv_many() == [1, 2]
-            unread = fill(sender)
+        sender, receiver = full_channel()
+        with sender, receiver:
             sent: list[int | None] = []
 
             async def send() -> None:
@@ -146,12 +147,12 @@ def test_asend_many_says_how_many_went(backend: str) -> None:
 
             async with waiting(send) as tasks:
                 arrived: list[int] = []
-                while len(arrived) <= unread:
+                while len(arrived) <= CAPACITY:
                     arrived += await receiver.arecv_many()
                 tasks.cancel_scope.cancel()
             arrived += drain(receiver)
-            assert sent == [len(arrived) - unread]
-            assert arrived == [*range(unread), *range(len(arrived) - unread)]
+            assert sent == [len(arrived) - CAPACITY]
+            assert arrived == [*range(CAPACITY), *range(len(arrived) - CAPACITY)]
 
     run(backend, main)
 
@@ -243,17 +244,18 @@ class TestCancellation:
 
     def test_of_asend_means_not_sent_and_its_ends_stay(self, backend: str) -> None:
         async def main() -> None:
-            sender, receiver = ipc.channel()
+            sender, receiver = ipc.channel(capacity=CAPACITY)
             inner, inner_receiver = ipc.channel(int)
             with sender, receiver, inner, inner_receiver:
-                unread = fill(sender)
+                sender.send_many(range(CAPACITY))
 
                 async def send() -> None:
                     await sender.asend(inner)
 
                 async with waiting(send) as tasks:
                     tasks.cancel_scope.cancel()
-                assert receiver.recv_many() == list(range(unread))
+                assert receiver.recv_many() == list(range(CAPACITY))
+                assert not receiver.poll()
                 inner.send(1)
                 assert inner_receiver.recv() == 1
 
@@ -310,20 +312,19 @@ class TestManyTasks:
 
     def test_on_one_sender(self, backend: str) -> None:
         async def main() -> None:
-            sender, receiver = ipc.channel(int)
+            sender, receiver = full_channel()
 
             async def send(number: int) -> None:
                 await sender.asend(number)
 
             with sender, receiver:
-                unread = fill(sender)
                 received: list[int] = []
                 async with anyio.create_task_group() as tasks:
                     for number in range(20):
-                        tasks.start_soon(send, unread + number)
+                        tasks.start_soon(send, CAPACITY + number)
                         await anyio.wait_all_tasks_blocked()
-                    received += [await receiver.arecv() for _ in range(unread + 20)]
-                assert received == list(range(unread + 20))
+                    received += [await receiver.arecv() for _ in range(CAPACITY + 20)]
+                assert received == list(range(CAPACITY + 20))
 
         run(backend, main)
 
@@ -367,9 +368,8 @@ class TestClosing:
                 async with waiting(receive, receive):
                     await (anyio.to_thread.run_sync(receiver.close) if from_thread else closing(receiver))
                 assert len(raised) == 2
-            sender, receiver = ipc.channel(int)
+            sender, receiver = full_channel()
             with sender, receiver:
-                fill(sender)
                 async with waiting(send, send):
                     await (anyio.to_thread.run_sync(sender.close) if from_thread else closing(sender))
                 assert len(raised) == 4
@@ -396,14 +396,13 @@ class TestClosing:
 
     def test_the_other_side_going_away(self, backend: str) -> None:
         async def main() -> None:
-            sender, receiver = ipc.channel(int)
+            sender, receiver = full_channel()
 
             async def send() -> None:
                 with pytest.raises(ipc.ReceiverGone):
                     await sender.asend(0)
 
             with sender:
-                fill(sender)
                 async with waiting(send):
                     receiver.close()
             sender, receiver = ipc.channel(int)

@@ -283,11 +283,12 @@ def test_statistics() -> None:
         assert (sent.messages, sent.handles) == (2, 2)
         assert sent.bytes > 2
         with sender.clone() as twin:
-            assert twin.statistics() == ipc.SenderStatistics(0, 0, 0)
+            assert twin.statistics() == ipc.SenderStatistics(0, 0, 0, backlog=None, memory=0)
         receiver.recv()
         assert receiver.statistics().messages == 1
         for file in receiver.recv():
             file.close()
-        assert receiver.statistics() == ipc.ReceiverStatistics(sent.messages, sent.bytes, sent.handles)
+        received = receiver.statistics()
+        assert received == ipc.ReceiverStatistics(sent.messages, sent.bytes, sent.handles, lanes=0, backlog_bytes=0)
         with pytest.raises(AttributeError):
             sent.messages = 3  # type: ignore[misc]

@@ -104,10 +104,25 @@ def hold(release: ipc.Receiver[None], *_: object) -> None:
         return
 
 
+def say_and_hold(release: ipc.Receiver[None], ready: ipc.Sender[None]) -> None:
+    """Say that what was given has arrived, then hold it."""
+    with ready:
+        ready.send(None)
+    hold(release)
+
+
 def test_another_process_that_holds_the_other_end_is_named() -> None:
     release, released = ipc.channel(type(None))
-    kinds = (ipc.Receiver[None],)
-    with release, released, start("subprocess", hold, released, kinds=kinds) as child:
+    ready, made_ready = ipc.channel(type(None))
+    kinds = (ipc.Receiver[None], ipc.Sender[None])
+    with (
+        release,
+        made_ready,
+        released,
+        start("subprocess", say_and_hold, released, ready, kinds=kinds) as child,
+    ):
+        ready.close()
+        made_ready.recv(20)  # until then the end is under way
         end = end_behind(inspect_self(), inodes_of(release)[0])
         assert [holder.pid for holder in end.other_held_by] == [child.pid]
         assert end.other_held_by[0].command == command(child.pid) != "?"

@@ -2,11 +2,12 @@
 
 use ipc_channel_transport::Message;
 use pyo3::exceptions::{PyBufferError, PyException};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyString, PyTuple, PyType};
 
-use crate::delivery::{Delivery, View, copied};
+use crate::delivery::{Delivery, View, payload_of};
 use crate::errors;
 use crate::parcel::Encoded;
 
@@ -57,6 +58,12 @@ impl Plug {
         })
     }
 
+    /// Whether messages are bytes, sent as they are.
+    #[inline]
+    pub fn is_raw(&self) -> bool {
+        self.encode.is_none() && self.accepts.is_none()
+    }
+
     /// What is to be sent for `message`.
     pub fn encode(&self, message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
         let py = message.py();
@@ -75,7 +82,7 @@ impl Plug {
         }
         let encoded = match &self.encode {
             None => Encoded::from_buffer(message),
-            Some(encode) => encode.bind(py).call1((message,)).and_then(Encoded::new),
+            Some(encode) => call(encode.bind(py), message).and_then(Encoded::new),
         };
         encoded.map_err(|error| {
             if error.is_instance_of::<PyBufferError>(py) {
@@ -88,11 +95,10 @@ impl Plug {
 
     /// The object that `message` stands for.
     pub fn decode(&self, py: Python<'_>, message: Message) -> PyResult<Py<PyAny>> {
-        let plain = message.handles.is_empty() && message.buffers.is_empty();
-        let decoded = match (plain, &self.decode, &self.decode_delivery) {
-            (true, None, _) => copied(py, message.payload()).map(Bound::into_any),
+        let decoded = match (message.is_plain(), &self.decode, &self.decode_delivery) {
+            (true, None, _) => payload_of(py, &message).map(Bound::into_any),
             (true, Some(decode), _) => {
-                View::of_payload(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
+                View::to_decode(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
             }
             (false, _, Some(decode)) => {
                 Bound::new(py, Delivery::new(message)).and_then(|delivery| {
@@ -110,11 +116,45 @@ impl Plug {
                 ))
             }
         };
-        decoded.map(Bound::unbind).map_err(|error| {
-            let name = intern!(py, "DecodeError");
-            errors::from_codec(py, error, name, "the message cannot be decoded")
-        })
+        decoded
+            .map(Bound::unbind)
+            .map_err(|error| undecodable(py, error))
     }
+
+    /// The object that a message stands for which is `payload` and nothing else.
+    #[inline]
+    pub fn decode_payload(&self, py: Python<'_>, payload: Py<PyBytes>) -> PyResult<Py<PyAny>> {
+        match &self.decode {
+            None => Ok(payload.into_any()),
+            Some(decode) => call(decode.bind(py), payload.bind(py).as_any())
+                .map(Bound::unbind)
+                .map_err(|error| undecodable(py, error)),
+        }
+    }
+}
+
+/// Calls a function with one argument, without making a tuple for it.
+#[inline]
+fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    #[allow(unsafe_code)]
+    // SAFETY: both objects live throughout the call, the arguments end with a null pointer, and what returns
+    // is a new reference or null with an exception set.
+    unsafe {
+        let result = ffi::PyObject_CallFunctionObjArgs(
+            function.as_ptr(),
+            argument.as_ptr(),
+            std::ptr::null_mut::<ffi::PyObject>(),
+        );
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
+fn undecodable(py: Python<'_>, error: PyErr) -> PyErr {
+    let name = intern!(py, "DecodeError");
+    errors::from_codec(py, error, name, "the message cannot be decoded")
 }
 
 /// Decodes a delivery as a receiver with that codec does.

@@ -4,8 +4,7 @@ use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ipc_channel_transport::os::memory::Mapping;
-use ipc_channel_transport::{Body, Message};
+use ipc_channel_transport::{Body, Message, Placed, Plain};
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -64,7 +63,7 @@ impl Delivery {
     /// The encoded message.
     #[getter]
     fn payload(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
-        self.with(|message| Ok(copied(py, message.payload())?.unbind()))
+        self.with(|message| Ok(payload_of(py, message)?.unbind()))
     }
 
     /// Takes the handles out, as bare objects; once only.
@@ -110,10 +109,14 @@ fn buffer(
     place: &Range<usize>,
     readonly: bool,
 ) -> PyResult<Py<PyAny>> {
+    let fill = |copy: &mut [u8]| {
+        body.copy_out(place.start, copy);
+        Ok(())
+    };
     Ok(match body {
-        Body::Sealed(mapping) if !place.is_empty() => {
+        Body::Placed(placed) if !place.is_empty() => {
             let view = View {
-                mapping: mapping.clone(),
+                placed: placed.clone(),
                 place: place.clone(),
                 readonly,
             };
@@ -121,52 +124,67 @@ fn buffer(
                 .into_any()
                 .unbind()
         }
-        body if readonly => copied(py, &body.bytes()[place.clone()])?
+        _ if readonly => PyBytes::new_with(py, place.len(), fill)?
             .into_any()
             .unbind(),
-        body => {
-            let bytes = &body.bytes()[place.clone()];
-            let fill = |copy: &mut [u8]| {
-                copy.copy_from_slice(bytes);
-                Ok(())
-            };
-            PyByteArray::new_with(py, bytes.len(), fill)?
-                .into_any()
-                .unbind()
-        }
+        _ => PyByteArray::new_with(py, place.len(), fill)?
+            .into_any()
+            .unbind(),
     })
 }
 
-/// A copy as a bytes object. Its size is the peer's choice: MemoryError and not a panic if there is no room.
-pub fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_with(py, bytes.len(), |copy| {
-        copy.copy_from_slice(bytes);
+/// A message's payload as a bytes object. Its size is the peer's choice: MemoryError and not a panic if there
+/// is no room.
+pub fn payload_of<'py>(py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, message.payload.len(), |copy| {
+        message.copy_payload(copy);
         Ok(())
     })
 }
 
-/// Part of a received message where it lies. Writable parts are this process's own copies of the pages.
+/// The same, of a message that is still in its lane.
+#[inline]
+pub fn copy_of<'py>(py: Python<'py>, plain: &Plain<'_>) -> PyResult<Bound<'py, PyBytes>> {
+    #[allow(unsafe_code)]
+    // SAFETY: the pointer is to as many bytes of shared memory, which stay mapped while `plain` lives; whatever
+    // another process does to them meanwhile changes only what is copied.
+    unsafe {
+        let bytes =
+            ffi::PyBytes_FromStringAndSize(plain.pointer().cast(), plain.len() as ffi::Py_ssize_t);
+        Ok(Bound::from_owned_ptr_or_err(py, bytes)?.cast_into_unchecked())
+    }
+}
+
+/// Part of a received message where it lies. Writable parts of a sealed file are this process's own copies of
+/// the pages; those of a lane are the receiver's until this is gone.
 #[pyclass(frozen, module = "ipc_channel._core")]
 pub struct View {
-    mapping: Arc<Mapping>,
+    placed: Arc<Placed>,
     place: Range<usize>,
     readonly: bool,
 }
 
 impl View {
-    /// A message's payload: a copy if it is small, else where it lies.
-    pub fn of_payload<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
+    /// A message's payload, for a decoder: where it lies only if its sender cannot change it any more.
+    pub fn to_decode<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
         match &message.body {
-            Body::Sealed(mapping) if !message.payload.is_empty() => {
-                let place = message.payload.clone();
+            Body::Placed(placed) if placed.is_constant() => View::where_it_lies(py, message),
+            _ => payload_of(py, &message).map(Bound::into_any),
+        }
+    }
+
+    /// A message's payload: a copy if it is small, else where it lies.
+    pub fn where_it_lies<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
+        match &message.body {
+            Body::Placed(placed) if !message.payload.is_empty() => {
                 let view = View {
-                    mapping: mapping.clone(),
-                    place,
+                    placed: placed.clone(),
+                    place: message.payload.clone(),
                     readonly: true,
                 };
                 Ok(Bound::new(py, view)?.into_any())
             }
-            _ => copied(py, message.payload()).map(Bound::into_any),
+            _ => payload_of(py, &message).map(Bound::into_any),
         }
     }
 }
@@ -180,12 +198,11 @@ impl View {
         flags: c_int,
     ) -> PyResult<()> {
         let this = slf.get();
-        // SAFETY: `place` is a non-empty range inside the mapping, which lives as long as this object, and
-        // the buffer holds a reference to this object. The file is sealed: only this process writes here.
-        unsafe {
-            let start = this.mapping.pointer().add(this.place.start);
-            fill(view, &slf, start, this.place.len(), this.readonly, flags)
-        }
+        let start = this.placed.pointer(&this.place);
+        // SAFETY: `place` is a non-empty range of the message's bytes (`pointer` has checked it), which stay
+        // mapped as long as this object lives, and the buffer holds a reference to this object. Another
+        // process may write there while Python reads, as with any shared memory: that changes bytes only.
+        unsafe { fill(view, &slf, start, this.place.len(), this.readonly, flags) }
     }
 }
 
@@ -224,14 +241,7 @@ pub unsafe fn fill<T>(
 }
 
 fn copy_of_plain(message: &Message) -> Message {
-    Message {
-        body: match &message.body {
-            Body::Inline(bytes) => Body::Inline(bytes.clone()),
-            Body::Sealed(mapping) => Body::Sealed(mapping.clone()),
-        },
-        payload: message.payload.clone(),
-        buffers: Vec::new(),
-        handles: Vec::new(),
-        seat: None,
-    }
+    let mut copy = Message::plain(message.body.clone());
+    copy.payload = message.payload.clone();
+    copy
 }

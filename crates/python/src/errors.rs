@@ -66,6 +66,7 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
     match error {
         Error::Empty => exception(intern!(py, "Empty"), text),
         Error::Full => exception(intern!(py, "Full"), text),
+        Error::BacklogFull(_) => exception(intern!(py, "BacklogFull"), text),
         Error::TimedOut => exception(
             match subject {
                 Subject::Sender => intern!(py, "SendTimeout"),

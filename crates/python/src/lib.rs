@@ -43,7 +43,7 @@ mod _core {
     #[pymodule_export]
     use process::{
         adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
-        native_max_inline,
+        native_max_inline, open_envelope,
     };
     #[pymodule_export]
     use receiver_end::{Departure, ReceiverEnd, Receiving};

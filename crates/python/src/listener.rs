@@ -54,7 +54,7 @@ impl Listener {
 
     /// A descriptor like `fileno`'s that outlives the close, which it shows.
     fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
-        let readiness = self.listener.end().watch(Interest::Readable);
+        let readiness = self.listener.end().watch(None, Interest::Readable);
         readiness.map(Waiter::of_end).map_err(|e| raise(py, e))
     }
 

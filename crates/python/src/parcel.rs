@@ -12,7 +12,7 @@ use crate::handle::OutgoingHandle;
 use crate::timeout;
 
 /// Bodies from this size on are copied and written without the GIL.
-const LARGE: usize = 64 * 1024;
+pub const LARGE: usize = 64 * 1024;
 
 /// An encoded message that carries more than bytes: a payload, handles in the order of their indices,
 /// and out-of-band buffers.
@@ -84,6 +84,15 @@ impl Encoded {
         }
     }
 
+    /// The message, if it is bytes and nothing else.
+    fn plain<'a>(&'a self, py: Python<'a>) -> Option<&'a [u8]> {
+        match self {
+            Encoded::Bytes(bytes) => Some(bytes.as_bytes(py)),
+            Encoded::Buffer(buffer) => Some(bytes_of(buffer)),
+            Encoded::Parcel(_) => None,
+        }
+    }
+
     /// Sends it through `sender`, waiting until `deadline`. Returns the payload bytes and handles sent.
     pub fn publish(
         &self,
@@ -91,6 +100,18 @@ impl Encoded {
         sender: &transport::Sender,
         deadline: Deadline,
     ) -> PyResult<Result<(u64, u64), Error>> {
+        if let Some(payload) = self.plain(py) {
+            let sent = if payload.len() < LARGE {
+                sender.send_plain(payload)
+            } else {
+                py.detach(|| sender.send_plain(payload))
+            };
+            match sent {
+                Ok(true) => return Ok(Ok((payload.len() as u64, 0))),
+                Ok(false) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
         let none = Vec::new();
         let (payload, handles, buffers) = match self {
             Encoded::Bytes(bytes) => (bytes.as_bytes(py), &[][..], &none),
@@ -124,15 +145,21 @@ impl Encoded {
         };
         let len = payload.len() + parcel.buffers.iter().map(|b| b.bytes.len()).sum::<usize>();
         let outgoing = if len < LARGE {
-            Outgoing::new(&parcel)
+            Outgoing::new(&parcel, Some(sender))
         } else {
-            py.detach(|| Outgoing::new(&parcel))
+            py.detach(|| Outgoing::new(&parcel, Some(sender)))
         };
         let outgoing = match outgoing {
             Ok(outgoing) => outgoing,
             Err(error) => return Ok(Err(error)),
         };
-        let outcome = match sender.publish(&outgoing, timeout::at_once()) {
+        let attempt = || sender.publish(&outgoing, timeout::at_once());
+        let attempted = if len < LARGE {
+            attempt()
+        } else {
+            py.detach(attempt)
+        };
+        let outcome = match attempted {
             Err(Error::Full) if !deadline.passed() => {
                 timeout::interruptible(py, || sender.publish(&outgoing, deadline))?
             }

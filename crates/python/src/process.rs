@@ -1,6 +1,6 @@
 //! Ends that come into this process by other ways than messages, and forks.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use ipc_channel_transport as transport;
@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::errors::{self, Subject};
 use crate::file::File;
+use crate::handle;
 use crate::listener::Listener;
 use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
@@ -58,7 +59,6 @@ fn adopt(
 pub fn adopt_sender(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<SenderEnd> {
     let socket = adopt(py, fd, os::descriptor::check_channel_socket)?;
     let sender = transport::Sender::from_socket(socket);
-    let sender = sender.map_err(|e| errors::raise(py, e, Subject::Sender))?;
     Ok(SenderEnd::bare(sender, label))
 }
 
@@ -69,6 +69,21 @@ pub fn adopt_receiver(py: Python<'_>, fd: RawFd, label: u8) -> PyResult<Receiver
     let receiver = transport::Receiver::from_socket(socket);
     let receiver = receiver.map_err(|e| errors::raise(py, e, Subject::Receiver))?;
     Ok(ReceiverEnd::bare(receiver, label))
+}
+
+/// Takes ownership of a descriptor that `envelope` or a departure has made, and takes the end out of it: a
+/// SenderEnd or a ReceiverEnd. Raises ProtocolError if it holds none; then it stays the caller's.
+#[pyfunction]
+pub fn open_envelope(py: Python<'_>, fd: RawFd) -> PyResult<Py<PyAny>> {
+    let envelope = adopt(py, fd, os::descriptor::check_channel_socket)?;
+    let twin = os::descriptor::duplicate(envelope.as_fd());
+    match twin.and_then(transport::envelope::open) {
+        Ok(received) => handle::to_python(py, received),
+        Err(error) => {
+            let _ = envelope.into_raw_fd();
+            Err(errors::raise(py, error, Subject::Other))
+        }
+    }
 }
 
 /// Takes ownership of a shared memory's descriptor. Raises ProtocolError unless it is sealed.

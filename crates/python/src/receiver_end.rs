@@ -1,18 +1,20 @@
 //! Receiving ends.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc_channel_transport as transport;
 use ipc_channel_transport::os::descriptor;
-use ipc_channel_transport::os::poll::Interest;
-use ipc_channel_transport::{Deadline, Error, Gone, Message};
-use pyo3::exceptions::PyValueError;
+use ipc_channel_transport::{Deadline, Error, Gone, Hint, Message, Taken, Vain};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::codec::Plug;
+use crate::delivery::{View, copy_of};
 use crate::errors::{self, Subject};
 use crate::sender_end::{Counters, state_name};
 use crate::timeout;
@@ -27,6 +29,8 @@ pub struct ReceiverEnd {
     counters: Counters,
     /// What `recv_many` took and could not return: it comes first next time.
     kept: Mutex<VecDeque<PyResult<Py<PyAny>>>>,
+    /// Whether there is any.
+    keeps: AtomicBool,
 }
 
 impl ReceiverEnd {
@@ -38,6 +42,7 @@ impl ReceiverEnd {
             codec: None,
             counters: Counters::default(),
             kept: Mutex::default(),
+            keeps: AtomicBool::new(false),
         }
     }
 
@@ -122,14 +127,15 @@ impl ReceiverEnd {
     /// A file descriptor for `select`, `selectors` and event loops: readable exactly while a message or
     /// the end of the stream is there. Raises `ClosedError`.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
-        let fd = self.receiver.end().fileno(Interest::Readable);
-        fd.map_err(|e| ReceiverEnd::raise(py, e))
+        self.receiver
+            .fileno()
+            .map_err(|e| ReceiverEnd::raise(py, e))
     }
 
     /// A descriptor that is readable like `fileno`'s, and once the end is closed or moved.
     fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
-        let readiness = self.receiver.end().watch(Interest::Readable);
-        readiness
+        self.receiver
+            .watch()
             .map(Waiter::of_end)
             .map_err(|e| ReceiverEnd::raise(py, e))
     }
@@ -139,6 +145,11 @@ impl ReceiverEnd {
         self.counters.read()
     }
 
+    /// How many sending processes have a lane here, and the bytes in them that are not yet received.
+    fn lanes(&self) -> (usize, u64) {
+        self.receiver.lanes()
+    }
+
     /// Set the end aside, to be moved into another process.
     fn depart(&self, py: Python<'_>) -> PyResult<Departure> {
         self.check_nothing_kept(py)?;
@@ -146,7 +157,9 @@ impl ReceiverEnd {
             .receiver
             .begin_move()
             .map_err(|e| ReceiverEnd::raise(py, e))?;
-        Ok(Departure(Mutex::new(Some(moving))))
+        let envelope = transport::envelope::with_receiver(&moving, self.label)
+            .map_err(|e| ReceiverEnd::raise(py, e))?;
+        Ok(Departure(Mutex::new(Some((moving, envelope)))))
     }
 
     /// A new close-on-exec descriptor of the socket, owned by the caller.
@@ -160,24 +173,23 @@ impl ReceiverEnd {
 
 /// A receiver on its way to another process: not usable here until `abort`, gone after `commit`.
 #[pyclass(frozen, module = "ipc_channel._core")]
-pub struct Departure(Mutex<Option<transport::Moving>>);
+pub struct Departure(Mutex<Option<(transport::Moving, OwnedFd)>>);
 
 #[pymethods]
 impl Departure {
-    /// The socket, still owned by this object.
+    /// A descriptor that holds the end, for `open_envelope` in another process; still owned by this object.
     #[getter]
-    fn fd(&self, py: Python<'_>) -> PyResult<i32> {
-        let moving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let moving = moving
-            .as_ref()
-            .ok_or_else(|| PyValueError::new_err("this departure is over"))?;
-        let socket = moving.socket().map_err(|e| ReceiverEnd::raise(py, e))?;
-        Ok(socket.as_raw_fd())
+    fn fd(&self) -> PyResult<i32> {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, envelope)) => Ok(envelope.as_raw_fd()),
+            None => Err(PyValueError::new_err("this departure is over")),
+        }
     }
 
     /// It has arrived: close our copy.
     fn commit(&self) {
-        if let Some(moving) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let departing = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((moving, _)) = departing {
             moving.commit(Gone::Started);
         }
     }
@@ -188,6 +200,12 @@ impl Departure {
     }
 }
 
+/// What was taken off the channel.
+enum Received {
+    Payload(Py<PyBytes>),
+    Message(Message),
+}
+
 /// A receiving end with a codec.
 #[pyclass(subclass, frozen, extends = ReceiverEnd, module = "ipc_channel._core")]
 pub struct Receiving {
@@ -195,17 +213,73 @@ pub struct Receiving {
 }
 
 impl Receiving {
-    fn decode(slf: &Bound<'_, Self>, message: Message) -> PyResult<Py<PyAny>> {
+    /// The next message, decoded, unless none is there. With `in_memory` the kernel is not asked.
+    #[inline]
+    fn try_next(slf: &Bound<'_, Self>, in_memory: bool) -> PyResult<Result<Py<PyAny>, Error>> {
+        let py = slf.py();
         let end = slf.as_super().get();
-        end.counters
-            .count(message.payload.len() as u64, message.handles.len() as u64);
-        slf.get().plug.decode(slf.py(), message)
+        let mut failure = None;
+        let mut deliver = |taken: Taken<'_>| match taken {
+            Taken::Plain(plain) => match copy_of(py, &plain) {
+                Ok(payload) => Ok(Received::Payload(payload.unbind())),
+                Err(error) => {
+                    // Not taken: it can be received again when there is memory.
+                    failure = Some(error);
+                    Err(Error::Empty)
+                }
+            },
+            Taken::Message(message) => Ok(Received::Message(message)),
+        };
+        let taken = if in_memory {
+            let taken = end.receiver.take_from_memory(&mut deliver);
+            taken.unwrap_or(Err(Error::Empty))
+        } else {
+            end.receiver.try_take(&mut deliver)
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let plug = &slf.get().plug;
+        match taken {
+            Ok(Received::Payload(payload)) => {
+                let len = payload.as_bytes(py).len() as u64;
+                end.counters.count(len, 0);
+                plug.decode_payload(py, payload).map(Ok)
+            }
+            Ok(Received::Message(message)) => {
+                let (bytes, handles) = (message.payload.len(), message.handles.len());
+                end.counters.count(bytes as u64, handles as u64);
+                plug.decode(py, message).map(Ok)
+            }
+            Err(error) => Ok(Err(error)),
+        }
     }
 
-    fn next(slf: &Bound<'_, Self>, deadline: Deadline) -> PyResult<Result<Py<PyAny>, Error>> {
+    #[inline]
+    fn next(
+        slf: &Bound<'_, Self>,
+        deadline: Option<Deadline>,
+    ) -> PyResult<Result<Py<PyAny>, Error>> {
         let end = slf.as_super().get();
+        if !end.keeps.load(Ordering::Acquire) {
+            match Receiving::try_next(slf, true)? {
+                Err(Error::Empty) => {}
+                outcome => return Ok(outcome),
+            }
+        }
+        Receiving::next_slowly(slf, deadline)
+    }
+
+    fn next_slowly(
+        slf: &Bound<'_, Self>,
+        deadline: Option<Deadline>,
+    ) -> PyResult<Result<Py<PyAny>, Error>> {
+        /// Shorter than it takes to give up the GIL, to ask the kernel, and to get the GIL back.
+        const SPIN_WITH_GIL_NS: u64 = 3_000;
+        let end = slf.as_super().get();
+        let mut vain = Vain::default();
         loop {
-            if !end.kept().is_empty() {
+            if end.keeps.load(Ordering::Acquire) {
                 if let Err(error) = end.receiver.check_usable() {
                     return Ok(Err(error));
                 }
@@ -213,15 +287,18 @@ impl Receiving {
                     return kept.map(Ok);
                 }
             }
-            let taken = match end.receiver.try_recv() {
-                Err(Error::Empty) if !deadline.passed() => {
-                    slf.py().detach(|| end.receiver.recv(deadline))
-                }
-                outcome => outcome,
+            if deadline.is_some() {
+                end.receiver.spin(SPIN_WITH_GIL_NS);
+            }
+            match Receiving::try_next(slf, false)? {
+                Err(Error::Empty) => {}
+                outcome => return Ok(outcome),
+            }
+            let Some(deadline) = deadline else {
+                return Ok(Err(Error::Empty));
             };
-            match taken {
-                Ok(message) => return Receiving::decode(slf, message).map(Ok),
-                // By a signal, or by another thread that keeps something for this one.
+            match slf.py().detach(|| end.receiver.wait(deadline, &mut vain)) {
+                Ok(()) => {}
                 Err(Error::Interrupted) => slf.py().check_signals()?,
                 Err(error) => return Ok(Err(error)),
             }
@@ -233,7 +310,8 @@ impl Receiving {
         let mut kept = end.kept();
         let first = kept.pop_front()?;
         if kept.is_empty() {
-            end.receiver.end().hint(false);
+            end.keeps.store(false, Ordering::Release);
+            end.receiver.end().hint(Hint::Kept, false);
         }
         Some(first)
     }
@@ -245,7 +323,8 @@ impl Receiving {
         for outcome in outcomes.into_iter().rev() {
             kept.push_front(outcome);
         }
-        end.receiver.end().hint(true);
+        end.keeps.store(true, Ordering::Release);
+        end.receiver.end().hint(Hint::Kept, true);
     }
 }
 
@@ -271,20 +350,13 @@ impl Receiving {
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let deadline = timeout::deadline(timeout)?;
-        let expired = |error| {
-            if matches!(error, Error::Empty) {
-                Error::TimedOut
-            } else {
-                error
-            }
-        };
-        Receiving::next(slf, deadline)?.map_err(|e| ReceiverEnd::raise(slf.py(), expired(e)))
+        Receiving::next(slf, Some(deadline))?.map_err(|e| ReceiverEnd::raise(slf.py(), e))
     }
 
     /// Receive a message if one is there. Raises `Empty` if none is, otherwise as `recv`.
     /// Upstream: `IpcReceiver::try_recv`.
     fn try_recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let next = Receiving::next(slf, timeout::at_once())?;
+        let next = Receiving::next(slf, None)?;
         next.map_err(|e| ReceiverEnd::raise(slf.py(), e))
     }
 
@@ -308,7 +380,7 @@ impl Receiving {
         };
         let mut messages = vec![Receiving::recv(slf, timeout)?];
         while messages.len() < most {
-            let next = match Receiving::next(slf, timeout::at_once()) {
+            let next = match Receiving::next(slf, None) {
                 Ok(Ok(message)) => Ok(message),
                 // The end of the stream, a close, an exhausted limit: the next call finds it again.
                 Ok(Err(Error::Protocol(text))) => {
@@ -351,12 +423,49 @@ impl Receiving {
             .map_err(|e| ReceiverEnd::raise(slf.py(), e))
     }
 
+    /// As `recv`, but where the message lies: a large one is not copied, and its memory is used again when
+    /// the view is released. For messages that are bytes and nothing else.
+    #[pyo3(signature = (timeout = None))]
+    fn recv_view(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let deadline = timeout::deadline(timeout)?;
+        if !slf.get().plug.is_raw() {
+            return Err(PyTypeError::new_err(
+                "recv_view is for receivers of bytes channels; the messages of others are decoded",
+            ));
+        }
+        let end = slf.as_super().get();
+        let mut vain = Vain::default();
+        loop {
+            if end.keeps.load(Ordering::Acquire)
+                && let Some(kept) = Receiving::pop_kept(slf)
+            {
+                return Ok(PyMemoryView::from(kept?.bind(py))?.into_any().unbind());
+            }
+            let outcome = match end.receiver.try_recv() {
+                Err(Error::Empty) => py.detach(|| end.receiver.wait(deadline, &mut vain)),
+                Err(error) => Err(error),
+                Ok(message) if !message.is_plain() => return slf.get().plug.decode(py, message),
+                Ok(message) => {
+                    end.counters.count(message.payload.len() as u64, 0);
+                    let bytes = View::where_it_lies(py, message)?;
+                    return Ok(PyMemoryView::from(&bytes)?.into_any().unbind());
+                }
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Error::Interrupted) => py.check_signals()?,
+                Err(error) => return Err(ReceiverEnd::raise(py, error)),
+            }
+        }
+    }
+
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
     fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        match Receiving::next(slf, Deadline::NEVER)? {
+        match Receiving::next(slf, Some(Deadline::NEVER))? {
             Ok(message) => Ok(Some(message)),
             Err(Error::Disconnected) => Ok(None),
             Err(error) => Err(ReceiverEnd::raise(slf.py(), error)),

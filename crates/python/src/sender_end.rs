@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipc_channel_transport as transport;
 use ipc_channel_transport::os::descriptor;
-use ipc_channel_transport::os::poll::Interest;
 use ipc_channel_transport::{Deadline, Error, Gone};
 use pyo3::prelude::*;
-use pyo3::types::PyIterator;
+use pyo3::types::{PyBytes, PyIterator};
 use std::os::fd::{AsFd, AsRawFd};
 
 use crate::codec::Plug;
 use crate::errors::{self, Subject};
-use crate::parcel::{Encoded, Prepared};
+use crate::parcel::{Encoded, LARGE, Prepared};
 use crate::receiver_end::ReceiverEnd;
 use crate::timeout;
 use crate::waiter::Waiter;
@@ -28,10 +27,14 @@ pub struct Counters {
 
 impl Counters {
     pub fn count(&self, bytes: u64, handles: u64) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Called with the GIL held: nobody else adds meanwhile.
+        let add = |counter: &AtomicU64, more| {
+            counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        };
+        add(&self.messages, 1);
+        add(&self.bytes, bytes);
         if handles > 0 {
-            self.handles.fetch_add(handles, Ordering::Relaxed);
+            add(&self.handles, handles);
         }
     }
 
@@ -146,8 +149,8 @@ impl SenderEnd {
 
     /// A descriptor that is readable while there is room, or once the end is closed or moved.
     fn waiter(&self, py: Python<'_>) -> PyResult<Waiter> {
-        let readiness = self.sender.end().watch(Interest::Writable);
-        readiness
+        self.sender
+            .watch()
             .map(Waiter::of_end)
             .map_err(|e| SenderEnd::raise(py, e))
     }
@@ -164,6 +167,26 @@ impl SenderEnd {
     /// Messages, payload bytes and handles sent through this object.
     fn counters(&self) -> (u64, u64, u64) {
         self.counters.read()
+    }
+
+    /// Messages that this process has sent and nobody has received yet, as far as that is known, and the
+    /// memory that they take; None while nothing but the socket is used.
+    fn lane(&self) -> Option<(u64, u64)> {
+        self.sender.lane().map(|lane| (lane.backlog, lane.memory))
+    }
+
+    /// The most undelivered messages of one sending process; None: no limit.
+    #[getter]
+    fn capacity(&self) -> Option<u32> {
+        self.sender.capacity()
+    }
+
+    /// A new descriptor that holds a duplicate of this end, for `open_envelope` in another process.
+    fn envelope(&self, py: Python<'_>) -> PyResult<i32> {
+        let envelope = transport::envelope::with_sender(&self.sender, self.label);
+        envelope
+            .map(IntoRawFd::into_raw_fd)
+            .map_err(|e| SenderEnd::raise(py, e))
     }
 
     /// A new close-on-exec descriptor of the socket, owned by the caller.
@@ -197,8 +220,9 @@ impl Sending {
     /// Send a message. Senders and receivers inside it move: they are closed here once it is sent, and
     /// untouched if it is not.
     ///
-    /// Waits while the channel's socket is full, `timeout` seconds at most (None: without end).
-    /// Raises `EncodeError`, `SendTimeout`, `ReceiverGone`, `ClosedError`, `TooManyHandles`.
+    /// Returns at once, unless the channel is bounded and full: then it waits for room, `timeout` seconds at
+    /// most (None: without end). Raises `EncodeError`, `SendTimeout`, `ReceiverGone`, `ClosedError`,
+    /// `TooManyHandles`, `BacklogFull`.
     /// Upstream: `IpcSender::send`.
     #[pyo3(signature = (message, timeout = None))]
     fn send(
@@ -207,6 +231,9 @@ impl Sending {
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let deadline = timeout::deadline(timeout)?;
+        if let Some(sent) = send_bytes(slf, message) {
+            return sent;
+        }
         let encoded = slf.get().plug.encode(message)?;
         publish(slf, &encoded, deadline)?.map_err(|error| {
             SenderEnd::raise(
@@ -249,7 +276,7 @@ impl Sending {
     }
 
     /// Wait until nothing that was sent is held in this process, `timeout` seconds at most. Nothing ever
-    /// is: a message is in the channel's socket when `send` returns.
+    /// is: a message is where the receiver finds it when `send` returns.
     #[pyo3(signature = (timeout = None))]
     fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
         timeout::deadline(timeout)?;
@@ -272,6 +299,25 @@ impl Sending {
     }
 }
 
+/// The shortest way: small bytes on a bytes channel that has a lane with room. None if it is not that.
+#[inline]
+fn send_bytes(slf: &Bound<'_, Sending>, message: &Bound<'_, PyAny>) -> Option<PyResult<()>> {
+    let bytes = message.cast_exact::<PyBytes>().ok()?;
+    let payload = bytes.as_bytes();
+    if !slf.get().plug.is_raw() || payload.len() >= LARGE {
+        return None;
+    }
+    let end = slf.as_super().get();
+    match end.sender.send_plain(payload) {
+        Ok(true) => {
+            end.counters.count(payload.len() as u64, 0);
+            Some(Ok(()))
+        }
+        Ok(false) => None,
+        Err(error) => Some(Err(SenderEnd::raise(slf.py(), error))),
+    }
+}
+
 fn publish(
     slf: &Bound<'_, Sending>,
     encoded: &Encoded,
@@ -283,10 +329,13 @@ fn publish(
 }
 
 /// Two bare connected ends, labelled as bytes until a codec takes them. Upstream: `ipc::channel`.
+///
+/// `capacity` is the most undelivered messages of one sending process; 0: no limit.
 #[pyfunction]
-pub fn channel(py: Python<'_>) -> PyResult<(SenderEnd, ReceiverEnd)> {
+#[pyo3(signature = (capacity = 0))]
+pub fn channel(py: Python<'_>, capacity: u32) -> PyResult<(SenderEnd, ReceiverEnd)> {
     let (sender, receiver) =
-        transport::channel().map_err(|e| errors::raise(py, e, Subject::Other))?;
+        transport::channel(capacity).map_err(|e| errors::raise(py, e, Subject::Other))?;
     let label = crate::codec::LABEL_BYTES;
     Ok((
         SenderEnd::bare(sender, label),

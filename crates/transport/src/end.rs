@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::os::poll::{self, Alarm, Epoll, Interest};
 use crate::os::{descriptor, fork};
-use crate::sync::{Lock, Locked};
+use crate::sync::Lock;
 
 /// Why an end is no longer usable here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,18 @@ pub enum Gone {
     Started,
 }
 
+/// What an end's process keeps beside its socket: lanes, connections.
+pub trait Resident: std::fmt::Debug + Send + Sync {
+    /// The end with that number has left: it was closed, moved or given to another object.
+    fn left(&self, end: u64, why: Gone);
+
+    /// This process is about to fork: its child will have the end too. No lock is held by anybody.
+    fn before_fork(&self, _socket: BorrowedFd<'_>) {}
+
+    /// This is the child of a fork: what the parent uses must be let go, without a trace for the parent.
+    fn after_fork_in_child(&self) {}
+}
+
 #[derive(Debug)]
 enum State {
     Open(Arc<OwnedFd>),
@@ -34,15 +46,27 @@ enum State {
     Gone(Gone),
 }
 
+/// Why an end looks ready although its descriptors do not say so.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Hint {
+    /// The end's user keeps something that was received.
+    Kept = 1,
+    /// Something is in memory that the end shares with its peers.
+    Memory = 2,
+}
+
 #[derive(Debug)]
 struct Inner {
     state: State,
+    /// What is waited for instead of the socket itself.
+    behind: Option<Arc<Epoll>>,
     /// Alarms of the threads that wait for this end.
     waiting: Vec<Arc<Alarm>>,
     /// Event loops that wait for it.
     watching: Vec<Weak<Readiness>>,
-    /// Something is there that the socket does not show: event loops must look.
-    hinted: bool,
+    /// The [`Hint`]s that are given: event loops must look.
+    hints: u8,
     /// What `fileno` gives out; with the generation that made it.
     own: Option<(u64, Arc<Readiness>)>,
 }
@@ -51,8 +75,11 @@ struct Inner {
 #[derive(Debug)]
 pub struct End {
     inner: Lock<Inner>,
-    /// What is waited for instead of the socket itself.
-    behind: Option<Arc<Epoll>>,
+    /// The state is [`State::Open`]. For those who need not be exact.
+    open: AtomicBool,
+    /// Somebody waits or watches, or did lately.
+    attended: AtomicBool,
+    resident: Option<Arc<dyn Resident>>,
     /// Whether its socket's queue can hold anything.
     receives: bool,
     id: u64,
@@ -63,41 +90,65 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 static REGISTRY: Lock<Option<HashMap<u64, Weak<End>>>> = Lock::new(None);
 
 impl End {
-    /// An open end.
-    pub fn new(socket: Arc<OwnedFd>) -> Arc<End> {
-        End::make(socket, None, true)
+    /// An open end that receives.
+    pub fn new(socket: Arc<OwnedFd>, resident: Option<Arc<dyn Resident>>) -> Arc<End> {
+        End::make(socket, None, resident, true)
     }
 
     /// An open end whose socket is shut for reading.
-    pub fn of_sender(socket: Arc<OwnedFd>) -> Arc<End> {
-        End::make(socket, None, false)
+    pub fn of_sender(socket: Arc<OwnedFd>, resident: Arc<dyn Resident>) -> Arc<End> {
+        End::make(socket, None, Some(resident), false)
     }
 
     /// An open end that is ready when `epoll` is.
-    pub fn behind(socket: Arc<OwnedFd>, epoll: Option<Arc<Epoll>>) -> Arc<End> {
-        End::make(socket, epoll, true)
+    pub fn behind(socket: Arc<OwnedFd>, epoll: Arc<Epoll>) -> Arc<End> {
+        End::make(socket, Some(epoll), None, true)
     }
 
-    fn make(socket: Arc<OwnedFd>, epoll: Option<Arc<Epoll>>, receives: bool) -> Arc<End> {
+    fn make(
+        socket: Arc<OwnedFd>,
+        behind: Option<Arc<Epoll>>,
+        resident: Option<Arc<dyn Resident>>,
+        receives: bool,
+    ) -> Arc<End> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let end = Arc::new(End {
             inner: Lock::new(Inner {
                 state: State::Open(socket),
+                behind,
                 waiting: Vec::new(),
                 watching: Vec::new(),
-                hinted: false,
+                hints: 0,
                 own: None,
             }),
-            behind: epoll,
+            open: AtomicBool::new(true),
+            attended: AtomicBool::new(false),
+            resident,
             receives,
             id,
             born_in: fork::generation(),
         });
+        fork::install_hooks(before_fork, after_fork_in_child);
         REGISTRY
             .lock()
             .get_or_insert_default()
             .insert(id, Arc::downgrade(&end));
         end
+    }
+
+    /// Fails unless it is open; without a lock, so a close by another thread may have just come between.
+    #[inline]
+    pub fn check_open(&self) -> Result<()> {
+        if self.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.inner.lock().open().map(drop)
+    }
+
+    /// Whether somebody may be waiting for it.
+    #[inline]
+    pub fn is_attended(&self) -> bool {
+        self.attended.load(Ordering::SeqCst)
     }
 
     /// The socket, kept open while the caller uses it.
@@ -128,11 +179,20 @@ impl End {
         }
     }
 
+    /// Why it is gone, unless it is open or may come back.
+    pub fn gone_for_good(&self) -> Option<Gone> {
+        match self.inner.lock().state {
+            State::Gone(why) => Some(why),
+            State::Open(_) | State::Moving(_) => None,
+        }
+    }
+
     /// Suspends all use of it, until [`End::finish_move`].
     pub fn begin_move(&self) -> Result<()> {
         let mut inner = self.inner.lock();
         let socket = inner.open()?.clone();
         inner.state = State::Moving(socket);
+        self.open.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -148,6 +208,7 @@ impl End {
                 let mut inner = self.inner.lock();
                 if let State::Moving(socket) = &inner.state {
                     inner.state = State::Open(socket.clone());
+                    self.open.store(true, Ordering::Release);
                 }
             }
         }
@@ -190,6 +251,7 @@ impl End {
                 return Err(Error::Gone(earlier));
             }
         };
+        self.open.store(false, Ordering::Release);
         for alarm in inner.waiting.drain(..) {
             alarm.ring();
         }
@@ -201,21 +263,34 @@ impl End {
             }
             readiness.alarm.ring();
         }
-        inner.own = None;
+        let (own, behind) = (inner.own.take(), inner.behind.take());
+        drop(inner);
+        drop((own, behind));
+        if let Some(resident) = &self.resident {
+            resident.left(self.id, why);
+        }
         Ok(socket)
     }
 
-    /// Waits until the socket is ready, the end is closed, the deadline passes or a signal arrives.
-    /// Returns also when another thread was faster: look, then wait again.
-    pub fn wait(&self, interest: Interest, deadline: Deadline) -> Result<()> {
-        let watched = |socket: &Arc<OwnedFd>| match &self.behind {
-            Some(epoll) => Watched::Epoll(epoll.clone()),
-            None => Watched::Socket(socket.clone()),
-        };
+    /// Waits until the socket (or `instead` of it) is ready, the end is closed, the deadline passes or a
+    /// signal arrives. Returns also when another thread was faster: look, then wait again.
+    ///
+    /// `arm` is called when this thread is already on the list of those who are woken: it makes sure of
+    /// being told of news, or returns false if there are some, and then nothing is waited for.
+    pub fn wait(
+        &self,
+        instead: Option<Arc<OwnedFd>>,
+        interest: Interest,
+        deadline: Deadline,
+        arm: impl FnOnce() -> bool,
+    ) -> Result<()> {
         let Ok(alarm) = poll::thread_alarm() else {
             // No descriptor is left for an alarm: look for a close now and then.
             let slice = std::time::Duration::from_millis(50);
-            let watched = watched(&self.socket()?);
+            let watched = self.inner.lock().watched(instead)?;
+            if !arm() {
+                return Ok(());
+            }
             let left = deadline.remaining().unwrap_or(slice).min(slice);
             return match poll::wait(&[(watched.as_fd(), interest)], Deadline::after(left)) {
                 Err(Error::TimedOut) if !deadline.passed() => Ok(()),
@@ -224,36 +299,69 @@ impl End {
         };
         let watched = {
             let mut inner = self.inner.lock();
-            let watched = watched(inner.open()?);
+            let watched = inner.watched(instead)?;
             inner.waiting.push(alarm.clone());
+            self.attended.store(true, Ordering::SeqCst);
             watched
         };
-        let outcome = poll::wait(
-            &[
-                (watched.as_fd(), interest),
-                (alarm.as_fd(), Interest::Readable),
-            ],
-            deadline,
-        );
+        let outcome = if arm() {
+            poll::wait(
+                &[
+                    (watched.as_fd(), interest),
+                    (alarm.as_fd(), Interest::Readable),
+                ],
+                deadline,
+            )
+            .map(|ready| ready.contains(1))
+        } else {
+            Ok(false)
+        };
         // A hint rings without taking the alarm from the list.
-        let mut rung = matches!(&outcome, Ok(ready) if ready.contains(1));
+        let mut rung = matches!(outcome, Ok(true));
         let mut inner = self.inner.lock();
         match inner.waiting.iter().position(|a| Arc::ptr_eq(a, &alarm)) {
             Some(place) => drop(inner.waiting.swap_remove(place)),
-            // Whoever closed the end took it from the list and rang it, under this same lock.
+            // Whoever closed the end or woke its waiters took it from the list and rang it, under this lock.
             None => rung = true,
         }
         if rung {
             alarm.silence();
         }
+        self.note_attendance(&mut inner);
         inner.open()?;
-        outcome.map(drop)
+        match outcome {
+            // Told of news while the time ran out: whoever told us counts on our looking.
+            Err(Error::TimedOut) if rung => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
-    /// A descriptor for an event loop, which stays valid while the returned value lives.
-    pub fn watch(&self, interest: Interest) -> Result<Arc<Readiness>> {
+    fn note_attendance(&self, inner: &mut Inner) {
+        inner.watching.retain(|weak| weak.strong_count() > 0);
+        let attended = !inner.waiting.is_empty() || !inner.watching.is_empty();
+        self.attended.store(attended, Ordering::SeqCst);
+    }
+
+    /// A descriptor for an event loop, which stays valid while the returned value lives. It shows what the
+    /// socket (or `instead` of it) shows.
+    pub fn watch(
+        &self,
+        instead: Option<Arc<OwnedFd>>,
+        interest: Interest,
+    ) -> Result<Arc<Readiness>> {
         let mut inner = self.inner.lock();
-        inner.watch(self.behind.as_deref(), interest)
+        self.watch_locked(&mut inner, instead, interest)
+    }
+
+    fn watch_locked(
+        &self,
+        inner: &mut Inner,
+        instead: Option<Arc<OwnedFd>>,
+        interest: Interest,
+    ) -> Result<Arc<Readiness>> {
+        let readiness = inner.watch(instead, interest)?;
+        self.attended.store(true, Ordering::SeqCst);
+        Ok(readiness)
     }
 
     /// The end's own descriptor for event loops, closed with it.
@@ -263,7 +371,7 @@ impl End {
         match &inner.own {
             Some((made_in, readiness)) if *made_in == generation => Ok(readiness.raw()),
             _ => {
-                let readiness = inner.watch(self.behind.as_deref(), interest)?;
+                let readiness = self.watch_locked(&mut inner, None, interest)?;
                 let fd = readiness.raw();
                 inner.own = Some((generation, readiness));
                 Ok(fd)
@@ -271,22 +379,48 @@ impl End {
         }
     }
 
-    /// Whether [`End::hint`] made it look ready.
-    pub fn is_hinted(&self) -> bool {
-        self.inner.lock().hinted
+    /// From now on it is ready when `epoll` is, which watches the socket and more. Whoever waits for the
+    /// socket alone is made to wait anew.
+    pub fn set_behind(&self, epoll: &Arc<Epoll>) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let socket = inner.open()?.clone();
+        for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
+            readiness.epoll.add(epoll.as_fd(), 2, Interest::Readable)?;
+            readiness.epoll.remove(socket.as_fd());
+        }
+        inner.behind = Some(epoll.clone());
+        for alarm in inner.waiting.drain(..) {
+            alarm.ring();
+        }
+        Ok(())
+    }
+
+    /// Makes the threads that wait look again.
+    pub fn wake(&self) {
+        for alarm in self.inner.lock().waiting.drain(..) {
+            alarm.ring();
+        }
+    }
+
+    /// Whether that hint is given.
+    pub fn is_hinted(&self, hint: Hint) -> bool {
+        self.inner.lock().hints & hint as u8 != 0
     }
 
     /// Wakes whoever waits and makes the end look ready to event loops; or no longer.
-    pub fn hint(&self, ready: bool) {
+    pub fn hint(&self, hint: Hint, ready: bool) {
         let mut inner = self.inner.lock();
-        if inner.hinted == ready || inner.open().is_err() {
-            return;
-        }
-        inner.hinted = ready;
+        let before = inner.hints;
         if ready {
+            inner.hints |= hint as u8;
             for alarm in &inner.waiting {
                 alarm.ring();
             }
+        } else {
+            inner.hints &= !(hint as u8);
+        }
+        if (before == 0) == (inner.hints == 0) || inner.open().is_err() {
+            return;
         }
         for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
             if ready {
@@ -304,6 +438,7 @@ impl End {
 }
 
 /// What a wait is for, kept open meanwhile.
+#[derive(Debug)]
 enum Watched {
     Socket(Arc<OwnedFd>),
     Epoll(Arc<Epoll>),
@@ -327,18 +462,34 @@ impl Inner {
         }
     }
 
-    fn watch(&mut self, behind: Option<&Epoll>, interest: Interest) -> Result<Arc<Readiness>> {
+    /// What is to be polled.
+    fn watched(&self, instead: Option<Arc<OwnedFd>>) -> Result<Watched> {
         let socket = self.open()?;
-        let watched = behind.map_or(socket.as_fd(), |epoll| epoll.as_fd());
+        Ok(match (instead, &self.behind) {
+            (Some(other), _) => Watched::Socket(other),
+            (None, Some(epoll)) => Watched::Epoll(epoll.clone()),
+            (None, None) => Watched::Socket(socket.clone()),
+        })
+    }
+
+    fn watch(
+        &mut self,
+        instead: Option<Arc<OwnedFd>>,
+        interest: Interest,
+    ) -> Result<Arc<Readiness>> {
+        let watched = self.watched(instead)?;
         let readiness = Readiness {
             epoll: Epoll::new()?,
             alarm: Alarm::new()?,
+            watched,
         };
-        readiness.epoll.add(watched, 0, interest)?;
+        readiness
+            .epoll
+            .add(readiness.watched.as_fd(), 0, interest)?;
         readiness
             .epoll
             .add(readiness.alarm.as_fd(), 1, Interest::Readable)?;
-        if self.hinted {
+        if self.hints != 0 {
             readiness.alarm.ring();
         }
         let readiness = Arc::new(readiness);
@@ -362,9 +513,16 @@ impl Drop for End {
 pub struct Readiness {
     epoll: Epoll,
     alarm: Alarm,
+    // Kept open: closed, it would leave the epoll without a word.
+    watched: Watched,
 }
 
 impl Readiness {
+    /// Makes it readable until the end's next [`End::hint`].
+    pub fn ring(&self) {
+        self.alarm.ring();
+    }
+
     /// Its number.
     pub fn raw(&self) -> RawFd {
         self.epoll.as_fd().as_raw_fd()
@@ -375,17 +533,38 @@ impl Readiness {
 /// Returns how many were closed.
 pub fn close_inherited(keep: &[u64]) -> usize {
     let now = fork::generation();
-    let inherited: Vec<Arc<End>> = {
-        let registry: Locked<'_, _> = REGISTRY.lock();
-        registry
-            .iter()
-            .flatten()
-            .filter_map(|(_, end)| end.upgrade())
-            .collect()
-    };
+    let inherited = all();
     inherited
         .iter()
         .filter(|end| end.born_in != now && end.gone().is_none() && !keep.contains(&end.id))
         .map(|end| end.close())
         .count()
+}
+
+/// All ends. None of them is dropped under the registry's lock, which its drop would take.
+fn all() -> Vec<Arc<End>> {
+    let registry = REGISTRY.lock();
+    registry
+        .iter()
+        .flatten()
+        .filter_map(|(_, end)| end.upgrade())
+        .collect()
+}
+
+fn before_fork() {
+    for end in all() {
+        if let Some(resident) = &end.resident
+            && let Ok(socket) = end.socket_even_moving()
+        {
+            resident.before_fork(socket.as_fd());
+        }
+    }
+}
+
+fn after_fork_in_child() {
+    for end in all() {
+        if let Some(resident) = &end.resident {
+            resident.after_fork_in_child();
+        }
+    }
 }

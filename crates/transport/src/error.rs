@@ -16,6 +16,9 @@ pub enum Error {
     /// There is no room now.
     #[error("the channel is full")]
     Full,
+    /// Unread messages take up all the memory that they may. Nothing was sent.
+    #[error("{0}")]
+    BacklogFull(String),
     /// The deadline passed.
     #[error("the time is over")]
     TimedOut,

@@ -2,18 +2,24 @@
 //!
 //! This crate knows nothing of Python and nothing of codecs: a message is a payload, some out-of-band
 //! buffers and some handles. Dependencies inside it point down:
-//! ends and sets → wire → os. Every system call is in [`os`].
+//! ends and sets → routes and intakes → lanes and wire → os. Every system call is in [`os`].
 
 #![deny(unsafe_code)]
 
 pub mod deadline;
+pub mod door;
 pub mod end;
+pub mod envelope;
 pub mod error;
 pub mod fd_chain;
+pub mod fd_link;
+pub mod intake;
+pub mod lane;
 pub mod message;
 pub mod one_shot;
 pub mod receiver;
 pub mod receiver_set;
+pub mod route;
 pub mod sender;
 pub mod shared_memory;
 pub mod sync;
@@ -23,11 +29,12 @@ pub mod wire;
 pub mod os;
 
 pub use deadline::Deadline;
-pub use end::{End, Gone, Readiness, close_inherited};
+pub use end::{End, Gone, Hint, Readiness, close_inherited};
 pub use error::{ConnectFailure, Error, Result};
-pub use message::{Body, Handle, HandleRef, Message, Parcel, Received, RegionView};
+pub use intake::{Plain, Taken};
+pub use message::{Body, Handle, HandleRef, Message, Parcel, Placed, Received, RegionView};
 pub use one_shot::{Listener, connect};
-pub use receiver::{Moving, Receiver};
+pub use receiver::{Moving, Receiver, Vain};
 pub use receiver_set::{Event, ReceiverSet};
 pub use sender::{Outgoing, Sender, channel};
 pub use shared_memory::SharedMemory;

@@ -4,11 +4,15 @@ use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::error::Result;
+use crate::lane::Hold;
 use crate::os::descriptor;
 use crate::os::memory::Mapping;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::shared_memory::SharedMemory;
+use crate::wire::luggage;
+use crate::wire::native::{HandleKind, Parts};
 
 /// What is to be sent. Nothing of it changes hands unless the send succeeds.
 #[derive(Debug, Default)]
@@ -65,28 +69,67 @@ pub struct Received {
     pub label: u8,
 }
 
-/// Where a received message's bytes are.
+/// Bytes that lie where the sender has put them.
 #[derive(Debug)]
+pub enum Placed {
+    /// In a file that nobody can change, mapped privately.
+    Sealed(Mapping),
+    /// In a lane, where the sender could still change them.
+    Lane(Hold),
+}
+
+/// Where a received message's bytes are.
+#[derive(Clone, Debug)]
 pub enum Body {
     /// In our own memory.
     Inline(Vec<u8>),
-    /// In a file that nobody can change, mapped privately.
-    Sealed(Arc<Mapping>),
+    /// Where the sender has put them.
+    Placed(Arc<Placed>),
+}
+
+impl Placed {
+    /// Where a part of it lies. Panics if it is not all inside.
+    pub fn pointer(&self, place: &Range<usize>) -> *mut u8 {
+        match self {
+            Placed::Sealed(mapping) => {
+                assert!(place.start <= place.end && place.end <= mapping.len());
+                mapping.pointer().wrapping_add(place.start)
+            }
+            Placed::Lane(hold) => hold.pointer(place.start, place.end - place.start),
+        }
+    }
+
+    /// Whether it stays as it is, whatever the sender does.
+    pub fn is_constant(&self) -> bool {
+        matches!(self, Placed::Sealed(_))
+    }
 }
 
 impl Body {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
         match self {
-            Body::Inline(bytes) => bytes,
-            Body::Sealed(mapping) => {
-                #[allow(unsafe_code)]
-                // SAFETY: the wire maps only files whose content is sealed, privately, and writable
-                // buffers are handed out only for ranges that nothing here reads again.
-                unsafe {
-                    mapping.as_slice()
-                }
-            }
+            Body::Inline(bytes) => bytes.len(),
+            Body::Placed(placed) => match &**placed {
+                Placed::Sealed(mapping) => mapping.len(),
+                Placed::Lane(hold) => hold.len(),
+            },
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies a part of it; panics if that is not all inside.
+    pub fn copy_out(&self, at: usize, bytes: &mut [u8]) {
+        match self {
+            Body::Inline(all) => bytes.copy_from_slice(&all[at..at + bytes.len()]),
+            Body::Placed(placed) => match &**placed {
+                Placed::Sealed(mapping) => mapping.copy_out(at, bytes),
+                Placed::Lane(hold) => hold.copy_out(at, bytes),
+            },
         }
     }
 }
@@ -107,9 +150,64 @@ pub struct Message {
 }
 
 impl Message {
-    /// The encoded message.
-    pub fn payload(&self) -> &[u8] {
-        &self.body.bytes()[self.payload.clone()]
+    /// One that has nothing but a payload.
+    pub fn plain(body: Body) -> Message {
+        Message {
+            payload: 0..body.len(),
+            body,
+            buffers: Vec::new(),
+            handles: Vec::new(),
+            seat: None,
+        }
+    }
+
+    /// Makes the handles of a message that was taken apart. If one cannot be made, no sender or receiver at
+    /// the other side has noticed anything.
+    pub(crate) fn assemble(parts: Parts) -> Result<Message> {
+        let mut handles = Vec::with_capacity(parts.items.len());
+        for item in parts.items {
+            let entry = item.entry;
+            let handle = match entry.kind {
+                HandleKind::Sender => Handle::Sender(Sender::received(item.fd, item.extra, &entry)),
+                HandleKind::Receiver => {
+                    let luggage = match &item.extra {
+                        Some(luggage) => luggage::read(std::os::fd::AsFd::as_fd(luggage))?,
+                        None => Vec::new(),
+                    };
+                    Handle::Receiver(Receiver::received(item.fd, luggage)?)
+                }
+                HandleKind::Memory => Handle::Memory(Arc::new(SharedMemory::from_file(item.fd)?)),
+                HandleKind::File => Handle::File(item.fd),
+            };
+            handles.push(Received {
+                handle,
+                label: entry.label,
+            });
+        }
+        Ok(Message {
+            body: parts.body,
+            payload: parts.payload,
+            buffers: parts.buffers,
+            handles,
+            seat: parts.seat,
+        })
+    }
+
+    /// Whether it has nothing but a payload.
+    pub fn is_plain(&self) -> bool {
+        self.handles.is_empty() && self.buffers.is_empty()
+    }
+
+    /// Copies the encoded message, of `payload.len()` bytes.
+    pub fn copy_payload(&self, bytes: &mut [u8]) {
+        self.body.copy_out(self.payload.start, bytes);
+    }
+
+    /// A copy of the encoded message.
+    pub fn payload(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.payload.len()];
+        self.copy_payload(&mut bytes);
+        bytes
     }
 }
 

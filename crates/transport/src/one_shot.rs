@@ -13,19 +13,18 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SocketAddrUnix, SocketFlags};
 
 use crate::deadline::Deadline;
 use crate::end::End;
 use crate::error::{ConnectFailure, Error, Result};
 use crate::message::Message;
+use crate::os::place::{self, RANDOM_LEN};
 use crate::os::poll::{self, Epoll, Interest};
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{self, Receiver, Vain};
@@ -33,8 +32,6 @@ use crate::sender::Sender;
 use crate::sync::Lock;
 
 const BACKLOG: i32 = 128;
-/// Hexadecimal digits of a nonce or a secret.
-const RANDOM_LEN: usize = 24;
 /// The kernel's limit on a socket's path; a longer name is nobody's.
 const MAX_NAME: usize = 107;
 
@@ -56,12 +53,12 @@ pub struct Listener {
 impl Listener {
     /// Starts listening. With `allow_uid`, that user's processes may connect as well.
     pub fn new(allow_uid: Option<u32>) -> Result<Listener> {
-        let listening = new_socket()?;
+        let listening = socket::new_unconnected()?;
         // The nonce is part of an address, which every user can read in /proc/net/unix; the secret is not.
-        let (nonce, secret) = (random()?, random()?);
+        let (nonce, secret) = (place::random()?, place::random()?);
         let (name, place) = match allow_uid {
             None => {
-                let place = bind_privately(&listening, &nonce)?;
+                let place = place::bind_privately(&listening, &nonce)?;
                 let pid = std::process::id();
                 let name = format!("/proc/{pid}/fd/{}#{nonce}{secret}", place.as_raw_fd());
                 (name, Some(place))
@@ -77,7 +74,7 @@ impl Listener {
         let news = Arc::new(Epoll::new()?);
         news.add(listening.as_fd(), 0, Interest::Readable)?;
         Ok(Listener {
-            end: End::behind(Arc::new(listening), Some(news.clone())),
+            end: End::behind(Arc::new(listening), news.clone()),
             news,
             name,
             allow_uid,
@@ -104,7 +101,7 @@ impl Listener {
                 return Ok((client, message));
             }
             vain.once_more(deadline)?;
-            self.end.wait(Interest::Readable, deadline)?;
+            self.end.wait(None, Interest::Readable, deadline, || true)?;
         }
     }
 
@@ -182,66 +179,8 @@ impl Listener {
     }
 }
 
-fn new_socket() -> Result<OwnedFd> {
-    rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(|e| Error::kernel("socket", e))
-}
-
 fn bind_abstract(socket: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     rustix::net::bind(socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)
-}
-
-fn random() -> Result<String> {
-    let mut bytes = [0u8; RANDOM_LEN / 2];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::kernel("getrandom", e))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Binds in a directory of our own and unlinks everything. Returns the way to it.
-fn bind_privately(listening: &OwnedFd, nonce: &str) -> Result<OwnedFd> {
-    let io = |call: &'static str| move |source| Error::Kernel { call, source };
-    let directory = std::env::temp_dir().join(format!("ipc-channel-{nonce}"));
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&directory)
-        .map_err(io("mkdir"))?;
-    let cleared = Unlinked {
-        directory: &directory,
-        nonce,
-    };
-    // Through the directory's descriptor: the temporary directory's own path may exceed a socket's limit.
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(
-        &directory,
-        flags | OFlags::DIRECTORY | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
-    .map_err(|e| Error::kernel("open", e))?;
-    let path = format!("/proc/self/fd/{}/{nonce}", opened.as_raw_fd());
-    let address = SocketAddrUnix::new(path).map_err(|e| Error::kernel("bind", e))?;
-    rustix::net::bind(listening, &address).map_err(|e| Error::kernel("bind", e))?;
-    let place = rustix::fs::openat(&opened, nonce, flags | OFlags::NOFOLLOW, Mode::empty())
-        .map_err(|e| Error::kernel("open", e))?;
-    drop(cleared);
-    Ok(place)
-}
-
-struct Unlinked<'a> {
-    directory: &'a Path,
-    nonce: &'a str,
-}
-
-impl Drop for Unlinked<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.directory.join(self.nonce));
-        let _ = fs::remove_dir(self.directory);
-    }
 }
 
 /// A server's name, taken apart.
@@ -375,7 +314,7 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
     let place = Place::parse(name).map_err(failed)?;
     let seat_name = format!("ipc-channel-{}", place.secret);
     for pauses in 1u32.. {
-        let (seat, socket) = (new_socket()?, new_socket()?);
+        let (seat, socket) = (socket::new_unconnected()?, socket::new_unconnected()?);
         let attempt = match bind_abstract(&seat, &seat_name) {
             Ok(()) => place.attempt(&socket),
             // Somebody sits there. A connection that says nothing does no harm and tells whether the

@@ -1,39 +1,55 @@
 //! The receiving end of a channel.
 
-use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::deadline::Deadline;
-use crate::end::{End, Gone};
+use crate::end::{End, Gone, Hint, Readiness, Resident};
 use crate::error::{Error, Result};
+use crate::intake::{Intake, Taken};
 use crate::message::Message;
-use crate::os::descriptor::Leftovers;
-use crate::os::poll::{self, Interest};
+use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
-use crate::os::socket::{self, Peeked};
-use crate::os::{descriptor, process};
-use crate::wire::native;
+use crate::os::{clock, descriptor, fork, process, system};
+use crate::wire::luggage::Incoming;
 
-thread_local! {
-    // A packet is copied out of its queue before it is known how long it is.
-    static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; native::MAX_PACKET].into());
-}
+/// How long a receiver that has lanes looks for news before it sleeps: at most, and at first.
+const LONGEST_SPIN_NS: u64 = 50_000;
+const FIRST_SPIN_NS: u64 = 20_000;
 
 /// A receiving end, used by one process. Threads may share it: each message goes to one of them.
 #[derive(Debug)]
 pub struct Receiver {
     end: Arc<End>,
+    intake: Arc<Intake>,
     claim: Arc<Claim>,
+    /// The generation in which the claim was found to be ours.
+    claimed_in: AtomicU64,
+    /// How long the next spin may last, in nanoseconds.
+    spin: AtomicU64,
     peer_pid: Option<u32>,
 }
 
 impl Receiver {
     /// Takes over a channel's socket.
     pub fn from_socket(socket: OwnedFd) -> Result<Receiver> {
+        Receiver::received(socket, Vec::new())
+    }
+
+    /// Takes over what came in a message. Nobody at the other side notices before it is first used.
+    pub(crate) fn received(socket: OwnedFd, luggage: Vec<Incoming>) -> Result<Receiver> {
+        let claim = Arc::new(Claim::new()?);
+        let socket = Arc::new(socket);
+        let intake = Intake::new(socket.clone(), luggage);
+        let end = End::new(socket, Some(intake.clone()));
+        intake.belongs_to(&end)?;
         Ok(Receiver {
-            claim: Arc::new(Claim::new()?),
-            end: End::new(Arc::new(socket)),
+            end,
+            intake,
+            claim,
+            claimed_in: AtomicU64::new(0),
+            spin: AtomicU64::new(FIRST_SPIN_NS),
             peer_pid: None,
         })
     }
@@ -54,14 +70,41 @@ impl Receiver {
 
     /// The next message if one is there, else [`Error::Empty`] or [`Error::Disconnected`].
     ///
-    /// [`Error::Protocol`] is for that packet alone, which is consumed. After any other error the packet
-    /// is still there.
+    /// [`Error::Protocol`] is for that message (or lane) alone, which is then done with. After any other
+    /// error the message is still there.
     pub fn try_recv(&self) -> Result<Message> {
-        let mut leftovers = Leftovers::default();
-        self.end.while_open(|socket| {
-            self.claim.take()?;
-            take_message(socket, &mut leftovers)
+        self.try_take(&mut |taken| {
+            Ok(match taken {
+                Taken::Plain(plain) => plain.into_message(),
+                Taken::Message(message) => message,
+            })
         })
+    }
+
+    /// Gives the next message to `deliver`; what that refuses stays. Otherwise as [`Receiver::try_recv`].
+    #[inline]
+    pub fn try_take<R>(&self, deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>) -> Result<R> {
+        self.check_usable()?;
+        let taken = self.intake.take(deliver);
+        if self.end.is_attended() {
+            // Whatever came of it: a bell may have been heard on behalf of others.
+            self.intake.settle(&self.end);
+        }
+        taken
+    }
+
+    /// As [`Receiver::try_take`], but only what can be seen without asking the kernel; else None.
+    #[inline]
+    pub fn take_from_memory<R>(
+        &self,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+    ) -> Option<Result<R>> {
+        self.check_usable().ok()?;
+        let taken = self.intake.take_from_memory(deliver)?;
+        if self.end.is_attended() {
+            self.intake.settle(&self.end);
+        }
+        Some(taken)
     }
 
     /// The next message, waiting for it until the deadline. [`Error::Interrupted`] also after [`End::hint`].
@@ -69,38 +112,91 @@ impl Receiver {
         let mut vain = Vain::default();
         loop {
             match self.try_recv() {
-                Err(Error::Empty) => vain.once_more(deadline)?,
+                Err(Error::Empty) => {}
                 other => return other,
             }
-            if vain.is_suspicious() {
-                self.look_at_the_first()?;
-            }
-            self.end.wait(Interest::Readable, deadline)?;
-            if self.end.is_hinted() {
+            self.wait(deadline, &mut vain)?;
+            if self.end.is_hinted(Hint::Kept) {
                 return Err(Error::Interrupted);
+            }
+        }
+    }
+
+    /// Waits until there may be a message: try again.
+    pub fn wait(&self, deadline: Deadline, vain: &mut Vain) -> Result<()> {
+        vain.once_more(deadline)?;
+        if vain.is_suspicious() {
+            self.intake.look_at_the_first()?;
+        }
+        if self.spin(LONGEST_SPIN_NS) {
+            return Ok(());
+        }
+        let before = clock::now();
+        let outcome = self
+            .end
+            .wait(None, Interest::Readable, deadline, || self.intake.rest());
+        // A short sleep would have been better spent spinning, a long one shows that spinning is in vain.
+        let slept = clock::now() - before;
+        let spin = self.spin.load(Ordering::Relaxed);
+        let next = if slept < LONGEST_SPIN_NS {
+            (spin * 2).clamp(FIRST_SPIN_NS, LONGEST_SPIN_NS)
+        } else {
+            spin / 2
+        };
+        self.spin.store(next, Ordering::Relaxed);
+        outcome
+    }
+
+    /// Looks for news in the lanes for a moment, `most` nanoseconds at most. True if there are some.
+    pub fn spin(&self, most: u64) -> bool {
+        const LOOKS_A_CLOCK: u32 = 16;
+        let spin = self.spin.load(Ordering::Relaxed).min(most);
+        if spin < 1_000 || !system::has_several_cores() || !self.intake.has_lanes() {
+            return false;
+        }
+        let until = clock::now() + spin;
+        loop {
+            for _ in 0..LOOKS_A_CLOCK {
+                if self.intake.has_news() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if clock::now() > until || self.end.check_open().is_err() {
+                return false;
             }
         }
     }
 
     /// Undoes what another holder of the socket may have done to make a full queue look empty.
     pub(crate) fn look_at_the_first(&self) -> Result<()> {
-        self.end
-            .while_open(|socket| socket::peek_at_the_first(socket.as_fd()))
+        self.intake.look_at_the_first()
     }
 
     /// Fails unless the end is open and this process's.
+    #[inline]
     pub fn check_usable(&self) -> Result<()> {
-        self.end.while_open(|_| self.claim.take())
+        self.end.check_open()?;
+        let generation = fork::generation();
+        if self.claimed_in.load(Ordering::Relaxed) != generation {
+            self.claim.take()?;
+            self.claimed_in.store(generation, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Waits until a message or the end of the stream is there; false at the deadline.
     pub fn poll(&self, deadline: Deadline) -> Result<bool> {
         self.check_usable()?;
+        let mut vain = Vain::default();
         loop {
-            if poll::is_ready(self.end.socket()?.as_fd(), Interest::Readable)? {
+            if self.is_ready()? {
                 return Ok(true);
             }
-            match self.end.wait(Interest::Readable, deadline) {
+            if deadline.passed() {
+                return Ok(false);
+            }
+            match self.wait(deadline, &mut vain) {
                 Ok(()) => {}
                 Err(Error::TimedOut) => return Ok(false),
                 Err(e) => return Err(e),
@@ -108,23 +204,89 @@ impl Receiver {
         }
     }
 
+    fn is_ready(&self) -> Result<bool> {
+        self.end.check_open()?;
+        let ready = self.intake.is_ready();
+        if self.end.is_attended() {
+            self.intake.settle(&self.end);
+        }
+        ready
+    }
+
+    /// A descriptor for an event loop, which stays valid while the returned value lives.
+    pub fn watch(&self) -> Result<Arc<Readiness>> {
+        self.prepare_to_be_watched()?;
+        let readiness = self.end.watch(None, Interest::Readable)?;
+        self.intake.settle(&self.end);
+        Ok(readiness)
+    }
+
+    /// The end's own descriptor for event loops, closed with it.
+    pub fn fileno(&self) -> Result<RawFd> {
+        self.prepare_to_be_watched()?;
+        let fd = self.end.fileno(Interest::Readable)?;
+        self.intake.settle(&self.end);
+        Ok(fd)
+    }
+
+    /// What came with the receiver must be among the descriptors.
+    pub(crate) fn prepare_to_be_watched(&self) -> Result<()> {
+        self.end.check_open()?;
+        if self.intake.is_packed() {
+            self.check_usable()?;
+            self.intake.is_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Whether something is in memory that descriptors do not tell of; if not, they will tell of it.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.intake.rest()
+    }
+
+    /// What is polled for news besides the socket, once there is more than that.
+    pub(crate) fn behind(&self) -> Option<Arc<Epoll>> {
+        self.intake.poll()
+    }
+
+    /// How many lanes lead here, and the bytes in them that are not yet received.
+    pub fn lanes(&self) -> (usize, u64) {
+        self.intake.lanes()
+    }
+
     /// Sets the end aside, to be given to another process.
     pub fn begin_move(&self) -> Result<Moving> {
         self.end.begin_move()?;
         let moving = Moving {
             end: self.end.clone(),
+            intake: self.intake.clone(),
             claim: self.claim.clone(),
             outcome: None,
         };
         self.claim.mark_moved()?;
+        self.intake.set_moving(true);
         Ok(moving)
     }
 
     /// Moves the end into a new object; this one is gone for the reason given.
     pub fn take(&self, why: Gone) -> Result<Receiver> {
+        let socket = self.end.socket()?;
+        let end = End::new(socket, Some(self.intake.clone()));
+        self.intake.belongs_to(&end)?;
+        if let Err(error) = self.end.take(why) {
+            // Another thread was faster. What it did to the end, it did not do to what belongs to the heir.
+            self.intake.belongs_to(&self.end)?;
+            if let Some(gone) = self.end.gone_for_good() {
+                self.intake.left(self.end.id(), gone);
+            }
+            return Err(error);
+        }
         Ok(Receiver {
-            end: End::new(self.end.take(why)?),
+            end,
+            intake: self.intake.clone(),
             claim: self.claim.clone(),
+            claimed_in: AtomicU64::new(0),
+            spin: AtomicU64::new(FIRST_SPIN_NS),
             peer_pid: self.peer_pid,
         })
     }
@@ -144,7 +306,7 @@ impl Receiver {
 /// that holds a duplicate of the socket makes it look ready. Such a wait never sleeps, so by itself it sees
 /// neither the deadline nor a signal.
 #[derive(Debug, Default)]
-pub(crate) struct Vain(u32);
+pub struct Vain(u32);
 
 impl Vain {
     /// Called before each wait.
@@ -166,48 +328,11 @@ impl Vain {
     }
 }
 
-/// Takes the message at the head of a queue; see [`Receiver::try_recv`] for the errors.
-///
-/// Invariant: a packet leaves the queue only once its message is complete in our hands, or once it is
-/// known to be forged. The caller keeps other threads away between the look and the taking.
-fn take_message(socket: &OwnedFd, leftovers: &mut Leftovers) -> Result<Message> {
-    PACKET.with_borrow_mut(|buffer| {
-        let (len, fds) = match socket::peek(socket.as_fd(), buffer)? {
-            Peeked::Nothing => return Err(Error::Empty),
-            Peeked::End => return Err(Error::Disconnected),
-            Peeked::Packet {
-                fds,
-                fds_missing: true,
-                ..
-            } => {
-                let came = fds.len();
-                leftovers.fds = fds;
-                return Err(Error::TooManyHandles(format!(
-                    "the next message carries descriptors, and this process has room for {came} only; \
-                     close some or raise the limit (ulimit -n), then receive it again"
-                )));
-            }
-            Peeked::Packet { len, fds, .. } => (len, fds),
-        };
-        leftovers.fds = fds;
-        let message = match buffer.get(..len) {
-            Some(packet) => native::read(packet, leftovers),
-            None => Err(Error::Protocol(format!(
-                "a packet from the peer is {len} bytes long, and {} are the most",
-                native::MAX_PACKET
-            ))),
-        };
-        if matches!(message, Ok(_) | Err(Error::Protocol(_))) {
-            socket::discard(socket.as_fd())?;
-        }
-        message
-    })
-}
-
 /// A receiver that is being given away: usable by nobody here, until it is decided.
 #[derive(Debug)]
 pub struct Moving {
     end: Arc<End>,
+    intake: Arc<Intake>,
     claim: Arc<Claim>,
     outcome: Option<Gone>,
 }
@@ -227,11 +352,17 @@ impl Moving {
     pub fn socket(&self) -> Result<Arc<OwnedFd>> {
         self.end.socket_even_moving()
     }
+
+    /// What goes with the socket.
+    pub fn pack(&self) -> Result<Option<OwnedFd>> {
+        self.intake.pack()
+    }
 }
 
 impl Drop for Moving {
     fn drop(&mut self) {
         if self.outcome.is_none() {
+            self.intake.set_moving(false);
             self.claim.unmark_moved();
         }
         self.end.finish_move(self.outcome);

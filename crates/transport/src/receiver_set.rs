@@ -1,7 +1,8 @@
 //! Many receivers, one wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::deadline::Deadline;
 use crate::end::Gone;
@@ -15,6 +16,7 @@ use crate::sync::Lock;
 /// Receivers looked at in one call; the kernel brings the others forward in the next.
 const EVENTS_A_CALL: usize = 256;
 const WAKE: u64 = u64::MAX;
+const MORE: u64 = u64::MAX - 1;
 
 /// What happened to one receiver.
 #[derive(Debug)]
@@ -28,8 +30,19 @@ pub enum Event {
 }
 
 #[derive(Debug)]
+struct Member {
+    receiver: Receiver,
+    /// It has more than its socket: what the set watches is the receiver's own poll.
+    nested: bool,
+    /// It is in [`Members::ready`].
+    ready: bool,
+}
+
+#[derive(Debug)]
 struct Members {
-    receivers: HashMap<u64, Receiver>,
+    receivers: HashMap<u64, Member>,
+    /// Those that have something in memory, which no descriptor tells of. Every other one's descriptors do.
+    ready: VecDeque<u64>,
     next_token: u64,
     closed: bool,
 }
@@ -40,6 +53,9 @@ pub struct ReceiverSet {
     members: Lock<Members>,
     epoll: Epoll,
     wake: Alarm,
+    /// Rings while somebody is ready, once [`ReceiverSet::fileno`] was given out.
+    more: Alarm,
+    watched: AtomicBool,
     owner: u32,
     born_in: u64,
 }
@@ -50,15 +66,19 @@ impl ReceiverSet {
         let set = ReceiverSet {
             members: Lock::new(Members {
                 receivers: HashMap::new(),
+                ready: VecDeque::new(),
                 next_token: 0,
                 closed: false,
             }),
             epoll: Epoll::new()?,
             wake: Alarm::new()?,
+            more: Alarm::new()?,
+            watched: AtomicBool::new(false),
             owner: std::process::id(),
             born_in: fork::generation(),
         };
         set.epoll.add(set.wake.as_fd(), WAKE, Interest::Readable)?;
+        set.epoll.add(set.more.as_fd(), MORE, Interest::Readable)?;
         Ok(set)
     }
 
@@ -68,6 +88,7 @@ impl ReceiverSet {
         let mut members = self.members.lock();
         members.check_open()?;
         // Claimed now, so that no forked process can have it afterwards.
+        receiver.prepare_to_be_watched()?;
         receiver.check_usable()?;
         let socket = receiver.end().socket()?;
         let token = members.next_token;
@@ -75,7 +96,23 @@ impl ReceiverSet {
         match receiver.take(Gone::Added) {
             Ok(receiver) => {
                 members.next_token += 1;
-                members.receivers.insert(token, receiver);
+                let member = Member {
+                    receiver,
+                    nested: false,
+                    ready: false,
+                };
+                members.receivers.insert(token, member);
+                // It may bring lanes along.
+                if let Err(error) = members.settle(&self.epoll, token) {
+                    let expelled = self.expel(&mut members, token);
+                    drop(members);
+                    drop(expelled);
+                    return Err(error);
+                }
+                self.show(&members);
+                if !members.ready.is_empty() {
+                    self.wake.ring();
+                }
                 Ok(token)
             }
             Err(e) => {
@@ -94,11 +131,21 @@ impl ReceiverSet {
     }
 
     fn expel(&self, members: &mut Members, token: u64) -> Option<Receiver> {
-        let receiver = members.receivers.remove(&token)?;
-        if let Ok(socket) = receiver.end().socket() {
-            self.epoll.remove(socket.as_fd());
+        let member = members.receivers.remove(&token)?;
+        members.ready.retain(|other| *other != token);
+        member.unwatch(&self.epoll);
+        Some(member.receiver)
+    }
+
+    /// Makes `fileno` tell of what is in memory.
+    fn show(&self, members: &Members) {
+        if self.watched.load(Ordering::SeqCst) {
+            if members.ready.is_empty() {
+                self.more.silence();
+            } else {
+                self.more.ring();
+            }
         }
-        Some(receiver)
     }
 
     /// At least one event; none at the deadline or after [`ReceiverSet::wake`]. At most one a receiver,
@@ -109,7 +156,20 @@ impl ReceiverSet {
             self.check_process()?;
             let mut woken = false;
             let mut events = Vec::new();
+            let mut tokens = self.members.lock().take_ready();
+            let known: HashSet<u64> = tokens.iter().copied().collect();
             for token in self.epoll.ready(EVENTS_A_CALL)? {
+                // Not twice in one call, whatever it is ready by.
+                if !known.contains(&token) {
+                    tokens.push(token);
+                }
+            }
+            let mut seen = 0;
+            for token in tokens {
+                seen += 1;
+                if token == MORE {
+                    continue;
+                }
                 if token == WAKE {
                     // The ring of a close is for everybody: it is never silenced.
                     let members = self.members.lock();
@@ -119,9 +179,17 @@ impl ReceiverSet {
                     events.push((token, event));
                 }
             }
-            self.members.lock().check_open()?;
+            let members = self.members.lock();
+            members.check_open()?;
+            self.show(&members);
+            let more = !members.ready.is_empty();
+            drop(members);
             if woken || !events.is_empty() {
                 return Ok(events);
+            }
+            if more && seen > 0 {
+                vain.once_more(deadline)?;
+                continue;
             }
             let waited = vain
                 .once_more(deadline)
@@ -136,28 +204,28 @@ impl ReceiverSet {
 
     fn take_event(&self, token: u64, vain: &Vain) -> Result<Option<Event>> {
         let mut members = self.members.lock();
-        let Some(receiver) = members.receivers.get(&token) else {
+        let Some(member) = members.receivers.get(&token) else {
             // Another thread removed it since it became ready.
             return Ok(None);
         };
-        Ok(Some(match receiver.try_recv() {
-            Ok(message) => Event::Message(message),
-            Err(Error::Empty) => {
-                if vain.is_suspicious() {
-                    receiver.look_at_the_first()?;
-                }
-                return Ok(None);
-            }
+        let outcome = member.receiver.try_recv();
+        if matches!(outcome, Err(Error::Empty)) && vain.is_suspicious() {
+            member.receiver.look_at_the_first()?;
+        }
+        if let Err(Error::Disconnected | Error::Gone(_)) = outcome {
             // Closed from inside a forked child by close_inherited, or at its end: out it goes.
-            Err(Error::Disconnected | Error::Gone(_)) => {
-                // Closed when the lock is free again.
-                let expelled = self.expel(&mut members, token);
-                drop(members);
-                drop(expelled);
-                Event::Closed
-            }
-            Err(e) => Event::Failed(e),
-        }))
+            // Closed when the lock is free again.
+            let expelled = self.expel(&mut members, token);
+            drop(members);
+            drop(expelled);
+            return Ok(Some(Event::Closed));
+        }
+        members.settle(&self.epoll, token)?;
+        Ok(match outcome {
+            Ok(message) => Some(Event::Message(message)),
+            Err(Error::Empty) => None,
+            Err(e) => Some(Event::Failed(e)),
+        })
     }
 
     /// Makes a running select, or else the next one, return at once.
@@ -180,7 +248,10 @@ impl ReceiverSet {
     /// Readable while [`ReceiverSet::select`] would return at once.
     pub fn fileno(&self) -> Result<RawFd> {
         self.check_process()?;
-        self.members.lock().check_open()?;
+        let members = self.members.lock();
+        members.check_open()?;
+        self.watched.store(true, Ordering::SeqCst);
+        self.show(&members);
         Ok(self.epoll.as_fd().as_raw_fd())
     }
 
@@ -204,10 +275,8 @@ impl ReceiverSet {
             std::mem::take(&mut members.receivers)
         };
         if self.check_process().is_ok() {
-            for receiver in receivers.values() {
-                if let Ok(socket) = receiver.end().socket() {
-                    self.epoll.remove(socket.as_fd());
-                }
+            for member in receivers.values() {
+                member.unwatch(&self.epoll);
             }
             self.wake.ring();
         }
@@ -216,7 +285,11 @@ impl ReceiverSet {
     /// The ids of the ends in it, for [`crate::close_inherited`].
     pub fn ids(&self) -> Vec<u64> {
         let members = self.members.lock();
-        members.receivers.values().map(|r| r.end().id()).collect()
+        members
+            .receivers
+            .values()
+            .map(|member| member.receiver.end().id())
+            .collect()
     }
 
     fn check_process(&self) -> Result<()> {
@@ -230,7 +303,49 @@ impl ReceiverSet {
     }
 }
 
+impl Member {
+    fn unwatch(&self, epoll: &Epoll) {
+        if let Some(behind) = self.receiver.behind().filter(|_| self.nested) {
+            epoll.remove(behind.as_fd());
+        } else if let Ok(socket) = self.receiver.end().socket() {
+            epoll.remove(socket.as_fd());
+        }
+    }
+}
+
 impl Members {
+    /// Those that are ready now, once each; who is still so afterwards says so again.
+    fn take_ready(&mut self) -> Vec<u64> {
+        let tokens: Vec<u64> = self.ready.drain(..).collect();
+        for token in &tokens {
+            if let Some(member) = self.receivers.get_mut(token) {
+                member.ready = false;
+            }
+        }
+        tokens
+    }
+
+    /// After a look at a receiver: it is ready, or its descriptors, watched by `epoll`, will tell when it is.
+    fn settle(&mut self, epoll: &Epoll, token: u64) -> Result<()> {
+        let Some(member) = self.receivers.get_mut(&token) else {
+            return Ok(());
+        };
+        if !member.nested
+            && let Some(behind) = member.receiver.behind()
+        {
+            epoll.add(behind.as_fd(), token, Interest::Readable)?;
+            if let Ok(socket) = member.receiver.end().socket() {
+                epoll.remove(socket.as_fd());
+            }
+            member.nested = true;
+        }
+        if member.receiver.has_more() && !member.ready {
+            member.ready = true;
+            self.ready.push_back(token);
+        }
+        Ok(())
+    }
+
     fn check_open(&self) -> Result<()> {
         if self.closed {
             return Err(Error::Gone(Gone::Closed));

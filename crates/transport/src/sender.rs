@@ -4,20 +4,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::deadline::Deadline;
-use crate::end::{End, Gone};
+use crate::end::{End, Gone, Readiness};
 use crate::error::{Error, Result};
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
-use crate::receiver::{Moving, Receiver};
+use crate::receiver::{Moving, Receiver, Vain};
+use crate::route::{Attempt, LaneStatistics, Route, SHARED, Ticket};
 use crate::sync::Lock;
-use crate::wire::native::Packet;
+use crate::wire::native::{Entry, FdRef, Frame, HandleKind};
 
-/// A new channel.
-pub fn channel() -> Result<(Sender, Receiver)> {
+/// A new channel. `capacity` is the most undelivered messages of one sending process; 0: no limit.
+pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
     let (sender, receiver) = socket::pair()?;
+    let ticket = Ticket {
+        door: None,
+        occupied: 0,
+    };
     Ok((
-        Sender::from_socket(sender)?,
+        Sender::new(Arc::new(sender), ticket, capacity),
         Receiver::from_socket(receiver)?,
     ))
 }
@@ -29,64 +34,128 @@ type Seat = Arc<Lock<Option<OwnedFd>>>;
 #[derive(Debug)]
 pub struct Sender {
     end: Arc<End>,
+    route: Arc<Route>,
     peer_pid: Option<u32>,
     seat: Lock<Option<Seat>>,
 }
 
 impl Sender {
-    /// Takes over a channel's socket.
-    pub fn from_socket(socket: OwnedFd) -> Result<Sender> {
-        Ok(Sender {
-            end: End::of_sender(Arc::new(socket)),
+    fn new(socket: Arc<OwnedFd>, ticket: Ticket, capacity: u32) -> Sender {
+        let route = Route::new(ticket, capacity);
+        Sender::of_route(socket, route)
+    }
+
+    fn of_route(socket: Arc<OwnedFd>, route: Arc<Route>) -> Sender {
+        let end = End::of_sender(socket, route.clone());
+        route.enlist(&end);
+        Sender {
+            end,
+            route,
             peer_pid: None,
             seat: Lock::new(None),
-        })
+        }
+    }
+
+    /// Takes over a channel's socket, which other processes may have too.
+    pub fn from_socket(socket: OwnedFd) -> Sender {
+        let ticket = Ticket {
+            door: None,
+            occupied: SHARED,
+        };
+        Sender::new(Arc::new(socket), ticket, 0)
+    }
+
+    /// Takes over what came in a message.
+    pub(crate) fn received(socket: OwnedFd, door: Option<OwnedFd>, entry: &Entry) -> Sender {
+        let ticket = Ticket {
+            door: door.map(Arc::new),
+            occupied: entry.occupied,
+        };
+        Sender::new(Arc::new(socket), ticket, entry.capacity)
     }
 
     /// Takes over a socket connected to a one-shot server, and the seat that this client has there.
     pub(crate) fn connected(socket: OwnedFd, seat: OwnedFd) -> Result<Sender> {
         let peer_pid = Some(process::peer_of(socket.as_fd())?.pid);
-        Ok(Sender {
-            end: End::of_sender(Arc::new(socket)),
-            peer_pid,
-            seat: Lock::new(Some(Arc::new(Lock::new(Some(seat))))),
-        })
+        let ticket = Ticket {
+            door: None,
+            occupied: 0,
+        };
+        let mut sender = Sender::new(Arc::new(socket), ticket, 0);
+        sender.peer_pid = peer_pid;
+        sender.seat = Lock::new(Some(Arc::new(Lock::new(Some(seat)))));
+        Ok(sender)
     }
 
     /// Takes over an inherited descriptor, after a look at what it is.
     pub fn adopt(socket: OwnedFd) -> Result<Sender> {
         descriptor::check_channel_socket(socket.as_fd())?;
         descriptor::set_close_on_exec(socket.as_fd())?;
-        Sender::from_socket(socket)
+        Ok(Sender::from_socket(socket))
     }
 
-    /// Sends what `outgoing` holds, waiting for room until the deadline. May be called again after
-    /// [`Error::Interrupted`], [`Error::TimedOut`] and [`Error::Full`]; nothing has been sent then.
+    /// Sends a message that is nothing but bytes, if that is possible without any ado; else nothing.
+    #[inline]
+    pub fn send_plain(&self, payload: &[u8]) -> Result<bool> {
+        self.end.check_open()?;
+        self.route.send_plain(payload)
+    }
+
+    /// Sends what `outgoing` holds. Waits until the deadline if the channel is bounded and full. May be called
+    /// again after [`Error::Interrupted`], [`Error::TimedOut`] and [`Error::Full`]; nothing has been sent then.
     pub fn publish(&self, outgoing: &Outgoing<'_>, deadline: Deadline) -> Result<()> {
-        let socket = self.end.socket()?;
+        let primary = self.end.socket()?;
         let shared_seat = self.seat.lock().clone();
         let mut seat = shared_seat.as_ref().and_then(|seat| seat.lock().take());
+        let mut vain = Vain::default();
         let outcome = loop {
             let place = seat.as_ref().map(|seat| seat.as_fd());
-            match outgoing.packet.send(socket.as_fd(), place) {
-                Ok(socket::Sent::Whole) => {
+            let bell = match self.route.send(primary.as_fd(), &outgoing.frame, place) {
+                Ok(Attempt::Sent) => {
                     seat = None;
-                    *self.seat.lock() = None;
+                    if shared_seat.is_some() {
+                        *self.seat.lock() = None;
+                    }
                     break Ok(());
                 }
-                Ok(socket::Sent::WouldBlock) if deadline.passed() => break Err(Error::Full),
-                Ok(socket::Sent::WouldBlock) => {
-                    if let Err(e) = self.end.wait(Interest::Writable, deadline) {
-                        break Err(e);
-                    }
-                }
+                Ok(Attempt::SocketFull) => None,
+                Ok(Attempt::AtCapacity(bell)) => Some(bell),
                 Err(e) => break Err(e),
+            };
+            if deadline.passed() {
+                break Err(Error::Full);
+            }
+            if let Err(e) = vain.once_more(deadline) {
+                break Err(e);
+            }
+            let waited = match bell {
+                Some(bell) => self.end.wait(Some(bell), Interest::Readable, deadline, || {
+                    self.route.arm()
+                }),
+                None => self.end.wait(None, Interest::Writable, deadline, || true),
+            };
+            if let Err(e) = waited {
+                break Err(e);
             }
         };
         if let (Some(shared), Some(seat)) = (shared_seat, seat) {
             *shared.lock() = Some(seat);
         }
         outcome
+    }
+
+    /// A descriptor that is readable when there is room, which stays valid while the returned value lives.
+    pub fn watch(&self) -> Result<Arc<Readiness>> {
+        match self.route.bell() {
+            None => self.end.watch(None, Interest::Writable),
+            Some(bell) => {
+                let readiness = self.end.watch(Some(bell), Interest::Readable)?;
+                if !self.route.arm() {
+                    readiness.ring();
+                }
+                Ok(readiness)
+            }
+        }
     }
 
     /// Closes the end. A one-shot server's client that has not sent anything gives up its seat.
@@ -97,25 +166,39 @@ impl Sender {
 
     /// Another handle on the same sending end.
     pub fn duplicate(&self) -> Result<Sender> {
-        Ok(Sender {
-            end: End::of_sender(Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?)),
-            peer_pid: self.peer_pid,
-            seat: Lock::new(self.seat.lock().clone()),
-        })
+        let socket = Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?);
+        let mut twin = Sender::of_route(socket, self.route.clone());
+        twin.peer_pid = self.peer_pid;
+        twin.seat = Lock::new(self.seat.lock().clone());
+        Ok(twin)
     }
 
     /// Moves the end into a new object; this one is gone for the reason given.
     pub fn take(&self, why: Gone) -> Result<Sender> {
-        Ok(Sender {
-            end: End::of_sender(self.end.take(why)?),
-            peer_pid: self.peer_pid,
-            seat: Lock::new(self.seat.lock().clone()),
-        })
+        // The new one first: a route without ends gives up its lane.
+        let mut heir = Sender::of_route(self.end.socket()?, self.route.clone());
+        self.end.take(why)?;
+        heir.peer_pid = self.peer_pid;
+        heir.seat = Lock::new(self.seat.lock().clone());
+        Ok(heir)
     }
 
     /// Its state.
     pub fn end(&self) -> &Arc<End> {
         &self.end
+    }
+
+    /// The most undelivered messages of one sending process; None: no limit.
+    pub fn capacity(&self) -> Option<u32> {
+        match self.route.capacity() {
+            0 => None,
+            capacity => Some(capacity),
+        }
+    }
+
+    /// What is under way in this process's lane, if it has one.
+    pub fn lane(&self) -> Option<LaneStatistics> {
+        self.route.statistics()
     }
 
     /// The process at the other side, if a one-shot server made the connection.
@@ -124,37 +207,60 @@ impl Sender {
     }
 }
 
-/// A message on its way: laid out, and its receivers set aside. Dropped before [`Outgoing::delivered`],
-/// it leaves everything as it was.
+/// A message on its way: laid out, and its ends set aside. Dropped before [`Outgoing::delivered`], it leaves
+/// everything as it was.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    packet: Packet<'a>,
+    frame: Frame<'a>,
     receivers: Vec<Moving>,
-    senders: Vec<&'a Sender>,
+    senders: Vec<Leaving<'a>>,
+}
+
+/// A sender inside a message. If it is the only one of its channel, it is set aside: what others are told of it
+/// must stay true until it has left.
+#[derive(Debug)]
+struct Leaving<'a> {
+    sender: &'a Sender,
+    set_aside: bool,
+}
+
+impl Leaving<'_> {
+    fn commit(mut self) {
+        self.set_aside = false;
+        self.sender.end.finish_move(Some(Gone::Sent));
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.set_aside {
+            self.sender.end.finish_move(None);
+        }
+    }
 }
 
 impl<'a> Outgoing<'a> {
-    /// Lays out `parcel`.
-    pub fn new(parcel: &Parcel<'a>) -> Result<Outgoing<'a>> {
-        let mut receivers: Vec<Moving> = Vec::new();
-        let mut senders = Vec::new();
-        for (handle, _) in &parcel.handles {
-            match handle {
-                HandleRef::Receiver(receiver) => {
-                    if receivers.iter().any(|moving| moving.is_of(receiver)) {
-                        return Err(Error::ReceiverTwice);
-                    }
-                    receivers.push(receiver.begin_move()?);
-                }
-                HandleRef::Sender(sender) => senders.push(*sender),
-                HandleRef::Memory(_) | HandleRef::File(_) => {}
-            }
+    /// Lays out `parcel`, to be sent through `carrier`.
+    pub fn new(parcel: &Parcel<'a>, carrier: Option<&Sender>) -> Result<Outgoing<'a>> {
+        let mut luggage = Luggage::default();
+        for (handle, label) in &parcel.handles {
+            luggage.add(handle, *label, parcel, carrier)?;
         }
         Ok(Outgoing {
-            packet: Packet::new(parcel)?,
-            receivers,
-            senders,
+            frame: Frame::new(
+                parcel.payload,
+                &parcel.buffers,
+                &luggage.entries,
+                luggage.fds,
+            )?,
+            receivers: luggage.receivers,
+            senders: luggage.senders,
         })
+    }
+
+    /// As it is laid out.
+    pub(crate) fn frame(&self) -> &Frame<'a> {
+        &self.frame
     }
 
     /// It was sent: its ends are no longer ours.
@@ -162,8 +268,81 @@ impl<'a> Outgoing<'a> {
         for moving in self.receivers {
             moving.commit(Gone::Sent);
         }
-        for sender in self.senders {
-            sender.end.finish_move(Some(Gone::Sent));
+        for leaving in self.senders {
+            leaving.commit();
         }
+    }
+}
+
+/// The handles of a message, as it is laid out.
+#[derive(Default)]
+struct Luggage<'a> {
+    entries: Vec<Entry>,
+    fds: Vec<FdRef<'a>>,
+    receivers: Vec<Moving>,
+    senders: Vec<Leaving<'a>>,
+}
+
+impl<'a> Luggage<'a> {
+    fn add(
+        &mut self,
+        handle: &HandleRef<'a>,
+        label: u8,
+        parcel: &Parcel<'a>,
+        carrier: Option<&Sender>,
+    ) -> Result<()> {
+        let mut entry = Entry {
+            kind: HandleKind::File,
+            label,
+            extra: false,
+            occupied: 0,
+            capacity: 0,
+        };
+        match handle {
+            HandleRef::Sender(sender) => {
+                let same = |other: &Sender| Arc::ptr_eq(&other.route, &sender.route);
+                let times = parcel
+                    .handles
+                    .iter()
+                    .filter(|(other, _)| matches!(other, HandleRef::Sender(other) if same(other)));
+                let alone =
+                    times.count() == 1 && sender.route.is_alone() && !carrier.is_some_and(same);
+                let socket = sender.end.socket()?;
+                if alone {
+                    sender.end.begin_move()?;
+                }
+                self.senders.push(Leaving {
+                    sender,
+                    set_aside: alone,
+                });
+                let ticket = sender.route.depart(socket.as_fd(), alone)?;
+                entry.kind = HandleKind::Sender;
+                entry.extra = ticket.door.is_some();
+                entry.occupied = ticket.occupied;
+                entry.capacity = sender.route.capacity();
+                self.fds.push(FdRef::Shared(socket));
+                self.fds.extend(ticket.door.map(FdRef::Shared));
+            }
+            HandleRef::Receiver(receiver) => {
+                if self.receivers.iter().any(|moving| moving.is_of(receiver)) {
+                    return Err(Error::ReceiverTwice);
+                }
+                let moving = receiver.begin_move()?;
+                entry.kind = HandleKind::Receiver;
+                let luggage = moving.pack()?;
+                entry.extra = luggage.is_some();
+                self.fds.push(FdRef::Shared(moving.socket()?));
+                self.fds.extend(luggage.map(FdRef::Owned));
+                self.receivers.push(moving);
+            }
+            HandleRef::Memory(region) => {
+                region.freeze()?;
+                entry.kind = HandleKind::Memory;
+                self.fds.push(FdRef::Shared(region.file()));
+            }
+            HandleRef::File(file) => self.fds.push(FdRef::Borrowed(*file)),
+        }
+        self.entries.push(entry);
+        Ok(())
     }
 }

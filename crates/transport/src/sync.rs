@@ -1,4 +1,4 @@
-//! Locks that no fork can leave behind locked.
+//! Locks that no fork can leave behind locked, and the place where all of a lane's atomics come from.
 //!
 //! Invariant: a thread that holds a [`Lock`] is inside the gate, and a fork happens only while no thread
 //! is inside (its prepare handler closes the gate and the handlers of parent and child open it again).
@@ -6,7 +6,19 @@
 //! the GIL is taken, or while foreign code runs, so closing the gate takes microseconds.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+// Under `--cfg loom` a model checker runs the same code, and sees every access to these.
+#[cfg(loom)]
+mod modelled;
+#[cfg(loom)]
+pub use loom::sync::{Arc, atomic};
+#[cfg(loom)]
+use modelled::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub use std::sync::{Arc, atomic};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
 
 use crate::os::fork::{self, Gate};
 

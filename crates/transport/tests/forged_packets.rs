@@ -8,10 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use ipc_channel_transport::os::{memory, socket};
+use ipc_channel_transport::wire::native::HEADER_LEN;
 use ipc_channel_transport::{Deadline, Error, Receiver};
 use proptest::prelude::*;
 
-const HEADER_LEN: usize = 40;
+const VERSION: u8 = 2;
+/// One handle in a packet's table.
+const ENTRY_LEN: u64 = 8;
 
 struct Forger {
     socket: OwnedFd,
@@ -47,13 +50,14 @@ impl Forger {
 
 fn header(flags: u8, handles: u32, buffers: u32, chains: u32, payload: u64, body: u64) -> Vec<u8> {
     let mut packet = b"ipcN".to_vec();
-    packet.extend([flags, 1, 0, 0]);
+    packet.extend([flags, VERSION, 0, 0]);
     packet.extend(handles.to_le_bytes());
     packet.extend(buffers.to_le_bytes());
     packet.extend(chains.to_le_bytes());
     packet.extend([0; 4]);
     packet.extend(payload.to_le_bytes());
     packet.extend(body.to_le_bytes());
+    packet.extend([0; 24]);
     assert_eq!(packet.len(), HEADER_LEN);
     packet
 }
@@ -63,6 +67,11 @@ fn honest(payload: &[u8]) -> Vec<u8> {
     [header(0, 0, 0, 0, len, len), payload.to_vec()].concat()
 }
 
+/// A handle as its packet describes it.
+fn entry(kind: u8, extra: u8) -> [u8; ENTRY_LEN as usize] {
+    [kind, 0, extra, 0, 0, 0, 0, 0]
+}
+
 fn with_body(head: Vec<u8>, body: &[u8]) -> Vec<u8> {
     [head, body.to_vec()].concat()
 }
@@ -70,7 +79,7 @@ fn with_body(head: Vec<u8>, body: &[u8]) -> Vec<u8> {
 #[test]
 fn bytes_that_are_no_packet() {
     let forger = Forger::new();
-    for packet in [&b""[..], b"x", b"ipcN", &[0; 39], &[0; 40], &[0xff; 4096]] {
+    for packet in [&b""[..], b"x", b"ipcN", &[0; 63], &[0; 64], &[0xff; 4096]] {
         forger.refused(packet, &[]);
     }
     forger.refused(&vec![0; 100_000], &[]);
@@ -100,7 +109,7 @@ fn forged_headers() {
         header(0, 0, 0, 0, 7, 8),
         header(0, 0, 0, 0, u64::MAX, 8),
         header(0, 0, 0, 0, u64::MAX, u64::MAX),
-        header(0, 1, 0, 0, 4, 8),
+        header(0, 1, 0, 0, 1, 8),
         header(0, 2, 0, 0, 0, 8),
         header(0, u32::MAX, 0, 0, 8, 8),
         header(0, 0, 1, 0, 0, 8),
@@ -114,9 +123,40 @@ fn forged_headers() {
     ] {
         forger.refused(&with_body(head, &body), &[]);
     }
-    let mut newer = honest(b"12345678");
-    newer[5] = 2;
-    forger.refused(&newer, &[]);
+    let mut other = honest(b"12345678");
+    for version in [0, VERSION - 1, VERSION + 1, u8::MAX] {
+        other[5] = version;
+        forger.refused(&other, &[]);
+    }
+}
+
+#[test]
+fn every_bit_of_a_header_that_must_be_zero() {
+    let forger = Forger::new();
+    let zeroes = (7..8).chain(20..24).chain(56..HEADER_LEN);
+    for byte in zeroes {
+        for bit in 0..8 {
+            let mut packet = honest(b"12345678");
+            packet[byte] = 1 << bit;
+            forger.refused(&packet, &[]);
+        }
+    }
+    for kind in 6..=u8::MAX {
+        let mut packet = honest(b"12345678");
+        packet[6] = kind;
+        forger.refused(&packet, &[]);
+    }
+}
+
+#[test]
+fn a_stamp_and_a_ticket_of_a_packet_mean_nothing_to_its_reader() {
+    let forger = Forger::new();
+    for place in [40, 48] {
+        let mut packet = honest(b"12345678");
+        packet[place..place + 8].fill(0xff);
+        forger.send(&packet, &[]);
+        assert_eq!(forger.receiver.try_recv().unwrap().payload(), b"12345678");
+    }
 }
 
 #[test]
@@ -147,12 +187,30 @@ fn descriptors_that_are_not_what_the_packet_says() {
     ];
     for kind in [0u8, 1, 2, 4, 255] {
         for fd in fds {
-            let packet = with_body(header(0, 1, 0, 0, 0, 4), &[kind, 0, 0, 0]);
+            let packet = with_body(header(0, 1, 0, 0, 0, ENTRY_LEN), &entry(kind, 0));
             forger.refused(&packet, &[fd]);
         }
     }
+    // What is said to come beside an end: a door's place, luggage.
+    let (sender, receiver) = socket::pair().unwrap();
+    for (kind, end) in [(0u8, sender.as_raw_fd()), (1, receiver.as_raw_fd())] {
+        let packet = with_body(header(0, 1, 0, 0, 0, ENTRY_LEN), &entry(kind, 1));
+        for fd in fds {
+            forger.refused(&packet, &[end, fd]);
+            forger.refused(&packet, &[fd, end]);
+        }
+        forger.refused(&packet, &[end]);
+        for extra in [2, 3, 255] {
+            let packet = with_body(header(0, 1, 0, 0, 0, ENTRY_LEN), &entry(kind, extra));
+            forger.refused(&packet, &[end, end]);
+        }
+    }
+    for kind in [2u8, 3] {
+        let packet = with_body(header(0, 1, 0, 0, 0, ENTRY_LEN), &entry(kind, 1));
+        forger.refused(&packet, &[fds[0], fds[0]]);
+    }
     // Too many, too few, and some where none are mentioned.
-    let one_file = with_body(header(0, 1, 0, 0, 0, 4), &[3, 0, 0, 0]);
+    let one_file = with_body(header(0, 1, 0, 0, 0, ENTRY_LEN), &entry(3, 0));
     forger.refused(&one_file, &[fds[0], fds[1]]);
     forger.refused(&one_file, &[]);
     forger.refused(&honest(b"x"), &[fds[0]]);
@@ -189,8 +247,8 @@ fn damaged_chains() {
     let forger = Forger::new();
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     let fd = file.as_raw_fd();
-    let table = [3u8, 0, 0, 0].repeat(300);
-    let packet = with_body(header(0, 300, 0, 1, 0, 1200), &table);
+    let table = entry(3, 0).repeat(300);
+    let packet = with_body(header(0, 300, 0, 1, 0, 300 * ENTRY_LEN), &table);
     let put = |inlet: &OwnedFd, index: u32, count: usize| {
         let fds = vec![fd; count];
         let index = index.to_le_bytes();

@@ -16,10 +16,13 @@ use ipc_channel_transport::{
 };
 
 fn send(sender: &Sender, payload: &[u8]) -> Result<(), Error> {
-    let outgoing = Outgoing::new(&Parcel {
-        payload,
-        ..Parcel::default()
-    })?;
+    let outgoing = Outgoing::new(
+        &Parcel {
+            payload,
+            ..Parcel::default()
+        },
+        None,
+    )?;
     sender.publish(&outgoing, soon())?;
     outgoing.delivered();
     Ok(())
@@ -66,7 +69,7 @@ fn in_child(action: impl FnOnce() -> bool) -> bool {
 #[test]
 fn no_lock_is_left_locked_in_a_child() {
     let stop = Arc::new(AtomicBool::new(false));
-    let (shared_sender, shared_receiver) = channel().unwrap();
+    let (shared_sender, shared_receiver) = channel(0).unwrap();
     exchange(&shared_sender, &shared_receiver);
     let shared = Arc::new((shared_sender, shared_receiver));
     let busy: Vec<_> = (0..3)
@@ -74,7 +77,7 @@ fn no_lock_is_left_locked_in_a_child() {
             let (stop, shared) = (stop.clone(), shared.clone());
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let (sender, receiver) = channel().unwrap();
+                    let (sender, receiver) = channel(0).unwrap();
                     exchange(&sender, &receiver);
                     drop(send(&shared.0, b"shared"));
                     drop(shared.1.try_recv());
@@ -86,7 +89,7 @@ fn no_lock_is_left_locked_in_a_child() {
         assert!(in_child(|| {
             // Another's receiver: its lock must be free, and it is not ours.
             let foreign = matches!(shared.1.try_recv(), Err(Error::Forked { .. }));
-            let (sender, receiver) = channel().unwrap();
+            let (sender, receiver) = channel(0).unwrap();
             send(&sender, b"in the child").unwrap();
             foreign && receiver.recv(soon()).unwrap().payload() == b"in the child"
         }));
@@ -99,7 +102,7 @@ fn no_lock_is_left_locked_in_a_child() {
 
 #[test]
 fn a_receiver_belongs_to_the_process_that_first_receives() {
-    let (sender, receiver) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
     send(&sender, b"one").unwrap();
     assert!(in_child(
         || receiver.recv(soon()).unwrap().payload() == b"one"
@@ -113,7 +116,7 @@ fn a_receiver_belongs_to_the_process_that_first_receives() {
 
 #[test]
 fn a_moved_receiver_is_not_the_childs_either() {
-    let (sender, receiver) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
     let moving = receiver.begin_move().unwrap();
     // A child forked in the middle of a move finds it moving; one forked before it, claimed.
     drop(moving);
@@ -134,8 +137,8 @@ fn a_child_has_another_generation() {
 
 #[test]
 fn a_child_that_closes_what_it_inherited_lets_streams_end() {
-    let (sender, receiver) = channel().unwrap();
-    let (kept, reply) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
+    let (kept, reply) = channel(0).unwrap();
     assert!(in_child(|| {
         let closed = close_inherited(&[kept.end().id(), receiver.end().id()]);
         let gone = sender.end().gone().is_some() && reply.end().gone().is_some();
@@ -148,7 +151,7 @@ fn a_child_that_closes_what_it_inherited_lets_streams_end() {
 #[test]
 fn a_set_is_not_the_childs() {
     let set = ReceiverSet::new().unwrap();
-    let (sender, receiver) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
     set.add(&receiver).unwrap();
     assert!(in_child(|| {
         let refused = matches!(set.select(soon()), Err(Error::Forked { .. }));
@@ -176,7 +179,7 @@ fn while_waiting(receiver: Receiver, timeout: Duration, during: impl FnOnce(&Rec
 
 #[test]
 fn a_child_that_closes_its_copy_does_not_wake_the_parent() {
-    let (_sender, receiver) = channel().unwrap();
+    let (_sender, receiver) = channel(0).unwrap();
     let fileno = receiver.end().fileno(Interest::Readable).unwrap();
     let outcome = while_waiting(receiver, Duration::from_millis(300), |receiver| {
         assert!(in_child(|| {
@@ -193,9 +196,9 @@ fn a_child_that_closes_its_copy_does_not_wake_the_parent() {
 
 #[test]
 fn close_inherited_closes_what_the_parents_threads_were_using() {
-    let (sender, receiver) = channel().unwrap();
-    let (report, reported) = channel().unwrap();
-    let (hold, held) = channel().unwrap();
+    let (sender, receiver) = channel(0).unwrap();
+    let (report, reported) = channel(0).unwrap();
+    let (hold, held) = channel(0).unwrap();
     while_waiting(receiver, Duration::from_millis(300), |_| {
         // SAFETY: as in `in_child`; this child outlives the closure, so it is made by hand.
         let child = unsafe { libc::fork() };
@@ -219,7 +222,7 @@ fn close_inherited_closes_what_the_parents_threads_were_using() {
 fn closing_a_set_wakes_every_thread_that_selects() {
     for _ in 0..50 {
         let set = Arc::new(ReceiverSet::new().unwrap());
-        let (_sender, receiver) = channel().unwrap();
+        let (_sender, receiver) = channel(0).unwrap();
         set.add(&receiver).unwrap();
         let selecting: Vec<_> = (0..3)
             .map(|_| {

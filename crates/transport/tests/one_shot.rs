@@ -22,7 +22,7 @@ fn say(sender: &Sender, payload: &[u8]) {
         payload,
         ..Parcel::default()
     };
-    let outgoing = Outgoing::new(&parcel).unwrap();
+    let outgoing = Outgoing::new(&parcel, None).unwrap();
     sender.publish(&outgoing, soon()).unwrap();
     outgoing.delivered();
 }

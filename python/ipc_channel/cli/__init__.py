@@ -1,4 +1,4 @@
-"""The command line: ``ipc-channel demo``, ``doctor`` and ``inspect``, also as ``python -m ipc_channel``."""
+"""The command line: ``ipc-channel demo``, ``doctor``, ``inspect`` and ``bench``, also as ``python -m ipc_channel``."""
 
 import argparse
 import os
@@ -48,6 +48,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from ipc_channel.cli import doctor
 
             return doctor.run(parsed)
+        case "bench":
+            from ipc_channel import bench
+
+            return bench.run(parsed)
         case _:
             from ipc_channel.cli import inspect
 
@@ -97,7 +101,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("pid", metavar="PID", type=_pid, help="the process")
     inspect.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    _add_bench(commands.add_parser("bench", help="how fast it is here, beside others that do the same"))
     return parser
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.description = (
+        "Measures how fast messages go from process to process on this machine, beside the standard library's pipes"
+        " and queues and beside whatever other library is installed. Every measurement first compares what came"
+        " through with what was sent. All subjects take some minutes, which nothing else should disturb."
+    )
+    bench.epilog = (
+        "Rivals: pipe, queue (multiprocessing), pyzmq, faster-fifo, cloudtoid, rust; and as yardsticks seqpacket,"
+        " memcpy, streams (asyncio). `make bench` in a clone of the project installs and builds all of them."
+        " Exit code: 0 if nothing went wrong, whatever the targets say, else 1."
+    )
+    bench.add_argument("--only", action="append", default=[], metavar="TEXT", help="subjects with TEXT in the name")
+    bench.add_argument(
+        "--rivals", default="all", metavar="LIST", help="beside whom: names with commas between, all, or none"
+    )
+    bench.add_argument("--rounds", type=_rounds, metavar="N", help="measure each N times, 1 to 100 (default: 5)")
+    bench.add_argument("--quick", action="store_true", help="only see that everything works; the figures mean nothing")
+    bench.add_argument("--list", action="store_true", help="print the subjects and what they measure, and exit")
+    bench.add_argument("--json", metavar="FILE", help="write the results as JSON, every round included")
+    bench.add_argument("--chart", metavar="FILE", help="draw the results, as SVG")
+    bench.add_argument("--load", metavar="FILE", help="do not measure, but show the results in a file of --json")
+    bench.add_argument("--rust-peer", metavar="PROGRAM", help="the program that measures the Rust crate")
 
 
 class _ShowVersion(argparse.Action):
@@ -118,6 +148,12 @@ def _workers(text: str) -> int:
     if text.isdecimal() and 2 <= int(text) <= 64:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 2 to 64")
+
+
+def _rounds(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= 100:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
 
 
 def _pid(text: str) -> int:

@@ -63,10 +63,12 @@ def _bare_class(handle: "_core.Handle") -> type[Any]:
     return next(cls for cls in _BARE if isinstance(cast("object", handle), cls))
 
 
-def _duplicate(handle: "_core.Handle") -> int:
-    """A descriptor of our own."""
+def _duplicate(handle: "_core.SenderEnd | _core.Memory | _core.File") -> int:
+    """A descriptor of our own; of a sender, one that holds it."""
     if isinstance(handle, _core.File):
         return os.dup(handle.fileno())
+    if isinstance(handle, _core.SenderEnd):
+        return handle.envelope()
     return handle.duplicate_fd()
 
 
@@ -93,11 +95,15 @@ def _into_queue(handle: "_core.Handle") -> Any:
 def _into_child(handle: "_core.Handle", popen: Any) -> Any:
     """Let the child that is being started inherit a descriptor."""
     cargo = _cargo_of(popen)
-    descriptor = _duplicate(handle)
-    cargo.descriptors.append(descriptor)
     if isinstance(handle, _core.ReceiverEnd):
-        handle.depart().abort()  # raises now, rather than once the child has started, if it cannot move
+        # Set aside for a moment only: it moves once the child has started, and stays if it does not.
+        departure = handle.depart()
+        descriptor = os.dup(departure.fd)
+        departure.abort()
         cargo.receivers.append(handle)
+    else:
+        descriptor = _duplicate(handle)
+    cargo.descriptors.append(descriptor)
     return popen.DupFd(popen.duplicate_for_child(descriptor))
 
 
@@ -167,6 +173,4 @@ def _adopt(bare: type[Any], descriptor: int, label: int | None) -> "_core.Handle
     if bare is _core.File:
         return _core.adopt_file(descriptor)
     assert label is not None
-    if bare is _core.SenderEnd:
-        return _core.adopt_sender(descriptor, label)
-    return _core.adopt_receiver(descriptor, label)
+    return _core.open_envelope(descriptor)

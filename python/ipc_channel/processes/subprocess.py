@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, cast, get_args, overlo
 from ipc_channel import _core
 from ipc_channel.codecs.choice import UNSET, codec_for
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
-from ipc_channel.errors import ClosedError, ConnectError
+from ipc_channel.errors import ClosedError, ConnectError, ProtocolError
 
 __all__ = ["Passing", "inherit", "passing"]
 
@@ -30,6 +30,7 @@ class Passing:
     def __init__(self, ends: "tuple[_core.SenderEnd | _core.ReceiverEnd, ...]") -> None:
         self._ends = ends
         self._descriptors: list[int] | None = None
+        self._departures: list[_core.Departure] = []
         self._text = ""
 
     @property
@@ -50,12 +51,13 @@ class Passing:
         items: list[str] = []
         try:
             for end in self._ends:
-                descriptor = end.duplicate_fd()
+                descriptor = self._envelope(end)
                 descriptors.append(descriptor)
                 direction = "s" if isinstance(end, _core.SenderEnd) else "r"
                 items.append(f"{direction}{end.label}.{descriptor}.{os.fstat(descriptor).st_ino}")
         except BaseException:
             _close_all(descriptors)
+            self._abort()
             raise
         self._descriptors = descriptors
         self._text = _PREFIX + ",".join(items)
@@ -70,11 +72,22 @@ class Passing:
         self._descriptors = None
         _made.discard(self._text)
         if exc_type is not None:
+            self._abort()
             return
-        for end in self._ends:
-            if isinstance(end, _core.ReceiverEnd):
-                with contextlib.suppress(ClosedError):  # closed in the block
-                    end.depart().commit()
+        while self._departures:
+            self._departures.pop().commit()
+
+    def _envelope(self, end: "_core.SenderEnd | _core.ReceiverEnd") -> int:
+        """A descriptor that holds the end."""
+        if isinstance(end, _core.SenderEnd):
+            return end.envelope()
+        departure = end.depart()
+        self._departures.append(departure)
+        return os.dup(departure.fd)
+
+    def _abort(self) -> None:
+        while self._departures:
+            self._departures.pop().abort()
 
     def _entered(self) -> list[int]:
         if self._descriptors is None:
@@ -247,9 +260,11 @@ def _adopt(inherited: list[_Inherited], wanted: list[_Wanted]) -> tuple[Any, ...
         undo.callback(_close_all, left)
         made: list[Any] = []
         for end, want in zip(inherited, wanted, strict=True):
-            adopt = _core.adopt_sender if end.sends else _core.adopt_receiver
-            handle = adopt(left[0], end.label)
-            del left[0]  # it is the handle's now
+            handle: Any = _core.open_envelope(left[0])
+            del left[0]  # it has been taken over
+            if isinstance(handle, _core.SenderEnd) != end.sends or handle.label != end.label:
+                handle.close()
+                raise ProtocolError(f"descriptor {end.descriptor} brought another end than the text says")
             public = want.kind.cls(handle) if want.codec is None else want.kind.cls(handle, want.codec)
             undo.callback(public.close)
             made.append(public)

@@ -47,6 +47,39 @@ pub fn check_channel_socket(fd: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Fails unless `fd` is a Unix seqpacket socket that listens.
+pub fn check_listening_socket(fd: BorrowedFd<'_>) -> Result<()> {
+    let listens = sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+        && sockopt::socket_type(fd).is_ok_and(|kind| kind == SocketType::SEQPACKET)
+        && sockopt::socket_acceptconn(fd).is_ok_and(|listening| listening);
+    if listens {
+        Ok(())
+    } else {
+        Err(Error::Protocol(
+            "the descriptor of a channel's door is not a listening socket".into(),
+        ))
+    }
+}
+
+/// Fails unless `fd` is the place of a socket in a file system: opened by its path only. Asked without a word
+/// to the file system, which may be a hostile process.
+pub fn check_place(fd: BorrowedFd<'_>) -> Result<()> {
+    use rustix::fs::{AtFlags, FileType, StatxFlags, fcntl_getfl, statx};
+    let is_path = fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH));
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let is_socket = || {
+        statx(fd, "", flags, StatxFlags::TYPE)
+            .is_ok_and(|status| FileType::from_raw_mode(status.stx_mode.into()) == FileType::Socket)
+    };
+    if is_path && is_socket() {
+        Ok(())
+    } else {
+        Err(Error::Protocol(
+            "the descriptor of a channel's door is not the place of a socket".into(),
+        ))
+    }
+}
+
 /// What a sealed memory file is.
 #[derive(Clone, Copy, Debug)]
 pub struct SealedMemory {
@@ -98,12 +131,32 @@ pub struct Leftovers {
     pub chains: Vec<OwnedFd>,
     /// What is said to be the seat of a one-shot server's client.
     pub seat: Option<OwnedFd>,
+    /// What concerns no message: it is only to be closed.
+    pub spent: Vec<OwnedFd>,
+}
+
+impl Leftovers {
+    /// The descriptors of the next message; what is left of the one before is spent.
+    pub fn begin_message(&mut self, fds: Vec<OwnedFd>) {
+        self.spent.append(&mut self.fds);
+        self.spent.append(&mut self.chains);
+        self.spent.extend(self.seat.take());
+        self.fds = fds;
+    }
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
+        if self.fds.is_empty()
+            && self.chains.is_empty()
+            && self.spent.is_empty()
+            && self.seat.is_none()
+        {
+            return;
+        }
         let mut all = std::mem::take(&mut self.fds);
         all.append(&mut self.chains);
+        all.append(&mut self.spent);
         all.extend(self.seat.take());
         close_unknown(all);
     }

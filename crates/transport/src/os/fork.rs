@@ -3,44 +3,160 @@
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Once, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-static GATE: RwLock<()> = RwLock::new(());
+use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Held from before a fork until after it.
+static GATE: Mutex<()> = Mutex::new(());
+
+/// The gate is closed: whoever wants in waits for [`GATE`].
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// The kernel cannot make all threads pass a barrier: each makes its own at every entry.
+static WITHOUT_MEMBARRIER: AtomicBool = AtomicBool::new(false);
 
 /// Counts the forks that this process has begun, in parent and child alike.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
+/// Whether a thread is inside. Never freed, but used again when its thread has ended.
+type Presence = &'static AtomicBool;
+
+static PRESENCES: Mutex<Presences> = Mutex::new(Presences {
+    all: Vec::new(),
+    free: Vec::new(),
+});
+
+struct Presences {
+    all: Vec<Presence>,
+    free: Vec<Presence>,
+}
+
+/// Gives a thread's presence back when the thread ends.
+struct Badge;
+
+impl Drop for Badge {
+    fn drop(&mut self) {
+        if let Some(presence) = MINE.with(Cell::take) {
+            let mut presences = PRESENCES.lock().unwrap_or_else(PoisonError::into_inner);
+            presences.free.push(presence);
+        }
+    }
+}
+
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    // Without a destructor, so that it can be used in those of other thread-locals.
+    static MINE: Cell<Option<Presence>> = const { Cell::new(None) };
+    static BADGE: Badge = const { Badge };
 }
 
 /// Proof that this thread is inside the gate: no fork happens while it lives. Not for another thread.
 #[derive(Debug)]
 pub struct Gate {
-    // None for a nested entry: a second read lock would wait for a fork that waits for the first.
-    _inside: Option<RwLockReadGuard<'static, ()>>,
     _thread: PhantomData<*const ()>,
 }
 
 /// Enters the gate, waiting for a fork in progress.
+///
+/// Invariant: either this thread sees [`CLOSED`] after it has said that it is inside, and goes out again; or
+/// the fork, which closes first and then makes all threads pass a barrier, sees it inside and waits. The
+/// barrier is the fork's business, so that entering costs a few plain instructions.
+#[inline]
 pub fn enter() -> Gate {
-    install();
-    let nested = DEPTH.with(|depth| {
-        depth.set(depth.get() + 1);
-        depth.get() > 1
-    });
+    let depth = DEPTH.get();
+    DEPTH.set(depth + 1);
+    if depth == 0 {
+        let presence = match MINE.get() {
+            Some(presence) => presence,
+            None => introduce(),
+        };
+        presence.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if WITHOUT_MEMBARRIER.load(Ordering::Relaxed) {
+            fence(Ordering::SeqCst);
+        }
+        if CLOSED.load(Ordering::Acquire) {
+            wait_outside(presence);
+        }
+    }
     Gate {
-        _inside: (!nested).then(|| GATE.read().unwrap_or_else(PoisonError::into_inner)),
         _thread: PhantomData,
     }
 }
 
-impl Drop for Gate {
-    fn drop(&mut self) {
-        DEPTH.with(|depth| depth.set(depth.get() - 1));
+#[cold]
+fn introduce() -> Presence {
+    install();
+    let mut presences = PRESENCES.lock().unwrap_or_else(PoisonError::into_inner);
+    let presence = presences.free.pop().unwrap_or_else(|| {
+        let presence: Presence = Box::leak(Box::new(AtomicBool::new(false)));
+        presences.all.push(presence);
+        presence
+    });
+    drop(presences);
+    MINE.set(Some(presence));
+    // Fails while the thread ends; then the presence is not used again.
+    let _ = BADGE.try_with(|_| ());
+    presence
+}
+
+#[cold]
+fn wait_outside(presence: Presence) {
+    loop {
+        presence.store(false, Ordering::SeqCst);
+        drop(GATE.lock().unwrap_or_else(PoisonError::into_inner));
+        presence.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !CLOSED.load(Ordering::SeqCst) {
+            return;
+        }
     }
 }
+
+impl Drop for Gate {
+    #[inline]
+    fn drop(&mut self) {
+        let depth = DEPTH.get() - 1;
+        DEPTH.set(depth);
+        if depth == 0
+            && let Some(presence) = MINE.get()
+        {
+            presence.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Makes every thread of the process pass a memory barrier.
+fn barrier() {
+    if WITHOUT_MEMBARRIER.load(Ordering::Relaxed) {
+        fence(Ordering::SeqCst);
+    } else if membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+        // A forked process may have to register anew.
+        let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+        let _ = membarrier(MembarrierCommand::PrivateExpedited);
+    }
+}
+
+/// Closes the gate and waits until nobody is inside.
+fn close() -> Closed {
+    let guard = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    CLOSED.store(true, Ordering::SeqCst);
+    // Held as well: a thread that is being introduced has not said that it is inside.
+    let presences = PRESENCES.lock().unwrap_or_else(PoisonError::into_inner);
+    barrier();
+    for presence in &presences.all {
+        while presence.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+    // Whoever is introduced afterwards sees CLOSED, and waits.
+    (guard, presences)
+}
+
+/// The gate, closed: no lock of this module is held by anybody else.
+type Closed = (MutexGuard<'static, ()>, MutexGuard<'static, Presences>);
 
 /// Does what is otherwise done at the first use.
 pub fn prepare_process() {
@@ -53,33 +169,65 @@ pub fn forks_begun() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-struct HeldByFork(UnsafeCell<Option<RwLockWriteGuard<'static, ()>>>);
+struct HeldByFork(UnsafeCell<Option<Closed>>);
 
 // SAFETY: written only between the prepare handler and the parent's or child's handler, by the thread
-// that forks, which holds the write lock all the while; forks of other threads wait for that lock.
+// that forks, which holds the gate all the while; forks of other threads wait for that lock.
 unsafe impl Sync for HeldByFork {}
 
 static HELD: HeldByFork = HeldByFork(UnsafeCell::new(None));
 
+/// What runs at every fork, in the thread that forks, while nobody else is inside the gate: in the parent
+/// before it, and in the child after it. Only the first call counts.
+pub fn install_hooks(before: fn(), in_child: fn()) {
+    HOOKS.get_or_init(|| (before, in_child));
+}
+
+static HOOKS: OnceLock<Hooks> = OnceLock::new();
+
+/// Before a fork, and after it in the child.
+type Hooks = (fn(), fn());
+
+/// Runs a hook as if inside the gate, which this thread has closed for all others.
+fn run(hook: fn()) {
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    hook();
+    DEPTH.with(|depth| depth.set(depth.get() - 1));
+}
+
 extern "C" fn prepare() {
-    let guard = GATE.write().unwrap_or_else(PoisonError::into_inner);
+    let guard = close();
     FORKS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the write lock is held, so nobody else touches HELD (see its Sync argument).
+    if let Some((before, _)) = HOOKS.get() {
+        run(*before);
+    }
+    // SAFETY: the gate is held, so nobody else touches HELD (see its Sync argument).
     unsafe { *HELD.0.get() = Some(guard) };
 }
 
 extern "C" fn release() {
+    CLOSED.store(false, Ordering::SeqCst);
     // SAFETY: runs in the forking thread, or its only copy in the child, before the lock is released.
     drop(unsafe { (*HELD.0.get()).take() });
+}
+
+extern "C" fn release_in_child() {
+    if let Some((_, in_child)) = HOOKS.get() {
+        run(*in_child);
+    }
+    release();
 }
 
 fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        if membarrier(MembarrierCommand::RegisterPrivateExpedited).is_err() {
+            WITHOUT_MEMBARRIER.store(true, Ordering::SeqCst);
+        }
         // SAFETY: the handlers are plain functions of this library, which is never unloaded: CPython
         // does not dlclose extension modules. The result is ENOMEM at most; forks are then ungated,
         // which only matters while another thread is inside a critical section.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release)) };
+        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release_in_child)) };
     });
 }
 

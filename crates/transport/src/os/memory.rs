@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -66,6 +66,46 @@ pub fn seal_size(fd: BorrowedFd<'_>) -> Result<()> {
         .map_err(|e| Error::kernel("fcntl(F_ADD_SEALS)", e))
 }
 
+/// A memory file that can grow and never shrink, for a lane.
+pub fn create_growing(name: &str) -> Result<OwnedFd> {
+    let file = create(name, 0)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::SEAL)
+        .map_err(|e| Error::kernel("fcntl(F_ADD_SEALS)", e))?;
+    Ok(file)
+}
+
+/// Makes the file `size` bytes long, without pages behind what is new.
+pub fn grow(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    retry(|| rustix::fs::ftruncate(fd, size)).map_err(|e| Error::kernel("ftruncate", e))
+}
+
+/// Makes pages for a part of the file, so that writing there cannot fail for want of memory.
+pub fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+    match retry(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len)) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC | Errno::NOMEM) => Err(Error::BacklogFull(
+            "the system has no memory left for this channel's unread messages; \
+             let the receiver catch up, then send again"
+                .into(),
+        )),
+        Err(e) => Err(Error::kernel("fallocate", e)),
+    }
+}
+
+/// How many bytes of the file have pages.
+pub fn allocated(fd: BorrowedFd<'_>) -> Result<u64> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| Error::kernel("fstat", e))?;
+    Ok((stat.st_blocks.max(0) as u64).saturating_mul(512))
+}
+
+/// Gives the pages of a part of the file back to the system; it reads as zeroes from now on.
+pub fn release(fd: BorrowedFd<'_>, offset: u64, len: u64) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let _ = retry(|| rustix::fs::fallocate(fd, flags, offset, len));
+    #[cfg(loom)]
+    crate::os::shared::release(fd, offset, len);
+}
+
 /// What a mapping may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -121,6 +161,15 @@ impl Mapping {
     /// Never true: an empty file cannot be mapped.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Copies a part of it; panics if that is not all inside.
+    pub fn copy_out(&self, at: usize, bytes: &mut [u8]) {
+        assert!(at <= self.len && bytes.len() <= self.len - at);
+        // SAFETY: the range is inside the mapping (just checked), and the target is a slice of ours.
+        unsafe {
+            ptr::copy_nonoverlapping(self.start.as_ptr().add(at), bytes.as_mut_ptr(), bytes.len());
+        }
     }
 
     /// The content.

@@ -175,6 +175,14 @@ impl Epoll {
 
     /// The tokens that are ready now, at most `most`; the kernel rotates them from call to call.
     pub fn ready(&self, most: usize) -> Result<Vec<u64>> {
+        let mut tokens = Vec::new();
+        self.ready_into(most, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// The same, in place of what `tokens` holds.
+    pub fn ready_into(&self, most: usize, tokens: &mut Vec<u64>) -> Result<()> {
+        tokens.clear();
         let mut events = Vec::with_capacity(most);
         match epoll::wait(
             &self.0,
@@ -184,8 +192,11 @@ impl Epoll {
                 tv_nsec: 0,
             }),
         ) {
-            Ok(_) => Ok(events.iter().map(|event| event.data.u64()).collect()),
-            Err(Errno::INTR) => Ok(Vec::new()),
+            Ok(_) => {
+                tokens.extend(events.iter().map(|event| event.data.u64()));
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
             Err(e) => Err(Error::kernel("epoll_wait", e)),
         }
     }

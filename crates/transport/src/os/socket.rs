@@ -41,6 +41,28 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((sender, receiver))
 }
 
+/// Two connected sockets that both send and receive.
+pub fn duplex_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|e| Error::kernel("socketpair", e))
+}
+
+/// A socket to be bound or connected.
+pub fn new_unconnected() -> Result<OwnedFd> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|e| Error::kernel("socket", e))
+}
+
 /// Marks a connected socket as a sender's.
 pub fn shut_for_reading(socket: BorrowedFd<'_>) -> Result<()> {
     match rustix::net::shutdown(socket, Shutdown::Read) {
@@ -138,6 +160,60 @@ pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Peeked> {
     }
 }
 
+/// How long the first packet is, whose beginning is copied, and whether something comes beside its bytes; None
+/// if there is no packet, or an empty one: [`peek`] tells these apart.
+pub fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    loop {
+        // SAFETY: a msghdr of zeroes is a valid empty one; without control data no descriptor is installed.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        let flags = libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        // SAFETY: the iovec covers `buffer`, which outlives the call.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+        match got {
+            0 => return Ok(None),
+            1.. => {
+                // What has no room shows as truncated.
+                let beside = message.msg_flags & libc::MSG_CTRUNC != 0;
+                return Ok(Some((got as usize, beside)));
+            }
+            _ => match last_errno() {
+                Errno::INTR | Errno::CONNRESET => {}
+                Errno::AGAIN | Errno::NOTCONN | Errno::INVAL => return Ok(None),
+                e => return Err(Error::kernel("recvmsg", e)),
+            },
+        }
+    }
+}
+
+/// Memory that packets occupy which were sent here and have not been received.
+pub fn unread(socket: BorrowedFd<'_>) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int to the live value given.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } == 0 {
+        Ok(bytes.max(0) as usize)
+    } else {
+        Err(Error::kernel("ioctl(SIOCOUTQ)", last_errno()))
+    }
+}
+
+/// Whether nobody is at the other side any more.
+pub fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one live pollfd, and no waiting.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready > 0 && polled.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+}
+
 /// An empty packet and the end of the stream look the same. Only a packet has a sender's credentials.
 fn peek_at_nothing(socket: BorrowedFd<'_>) -> Result<Peeked> {
     let ask = |on| {
@@ -229,6 +305,20 @@ pub fn discard(socket: BorrowedFd<'_>) -> Result<()> {
             e => return Err(Error::kernel("recvmsg", e)),
         }
     }
+}
+
+/// Takes everything off the queue, `most` packets at most. What comes with them is closed by the kernel.
+pub fn discard_all(socket: BorrowedFd<'_>, most: usize) -> Result<()> {
+    for _ in 0..most {
+        // SAFETY: a msghdr of zeroes asks for no bytes and no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+        if got < 0 && !matches!(last_errno(), Errno::INTR | Errno::CONNRESET) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 struct Packet {

@@ -18,7 +18,7 @@ from ipc_channel.cli.demo.jobs import Answer, Hello, Job, Module, count_tokens
 from ipc_channel.receiver_set import Event
 
 _JOBS_IN_FLIGHT: Final = 4
-"""Unanswered jobs a worker may have: enough to keep it busy, and far from filling a socket, where sends wait."""
+"""Unanswered jobs a worker may have: enough to keep it busy, and few to do again if it dies."""
 _START_TIMEOUT: Final = 60.0
 _STOP_TIMEOUT: Final = 10.0
 

@@ -191,8 +191,8 @@ def _file_size() -> Check:
 
 
 def _small_messages() -> Check:
-    purpose = "how far a sender may run ahead of its receiver before `send` waits"
-    name = f"unread messages of {_SMALL} B a channel holds"
+    purpose = "how far a sender may run ahead of its receiver without memory of its own"
+    name = f"unread messages of {_SMALL} B a channel's socket holds"
     try:
         count = packets_held(_SMALL)
     except OSError as error:
@@ -203,7 +203,7 @@ def _small_messages() -> Check:
         f"{count} (measured; net.core.wmem_default is {_sysctl('net/core/wmem_default')})",
         purpose,
         "warning" if count < 100 else "fine",
-        f"senders will often wait: {_RAISE_WMEM}" if count < 100 else "",
+        f"`send` may wait although the channel is not bounded: {_RAISE_WMEM}" if count < 100 else "",
     )
 
 

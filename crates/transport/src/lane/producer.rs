@@ -1,0 +1,476 @@
+//! The writing side of a lane.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::error::{Error, Result};
+use crate::lane::budget;
+use crate::lane::layout::{
+    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
+    PINNED, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING, pack,
+    record_len,
+};
+use crate::lane::sizes::{
+    CHUNK, FIRST_RING, LARGEST_OVERFLOW, PATIENCE_NS, SMALLEST_CHUNK, SMALLEST_OVERFLOW,
+};
+use crate::os::shared::Region;
+use crate::os::{clock, memory, system};
+use crate::sync::atomic::Ordering;
+
+#[derive(Debug)]
+struct Ring {
+    region: Region,
+    offset: u64,
+    /// What the lane had published when this ring was entered.
+    start: u64,
+    /// Bytes from its beginning that have pages.
+    ready: usize,
+}
+
+impl Ring {
+    fn len(&self) -> u64 {
+        self.region.len() as u64
+    }
+
+    fn position(&self, tail: u64) -> usize {
+        ((tail - self.start) % self.len()) as usize
+    }
+}
+
+/// The ring that is used over and over, while messages go through another one.
+#[derive(Debug)]
+struct Home {
+    ring: Ring,
+    /// It is empty once the consumer has come this far.
+    left_at: u64,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Published {
+    /// The consumer sleeps: it must be rung.
+    pub ring: bool,
+}
+
+/// The writing side. Its owner sees to it that one thread at a time uses it.
+#[derive(Debug)]
+pub struct Producer {
+    file: OwnedFd,
+    header: Region,
+    ring: Ring,
+    home: Option<Home>,
+    /// The file's size.
+    end: u64,
+    /// What has been published: the truth of which the shared word is the announcement.
+    tail: u64,
+    /// Written after the tail and not yet published: a SKIP or a SWITCH.
+    pending: u64,
+    /// The consumer's progress as last seen.
+    head: u64,
+    sent: u64,
+    capacity: u64,
+    overflow: usize,
+    stamped: bool,
+}
+
+impl Producer {
+    /// A fresh lane. `capacity` is the most messages that may be under way, 0 for no limit; `shared` says
+    /// that other processes may send on the same channel.
+    pub fn new(capacity: u32, shared: bool) -> Result<Producer> {
+        let file = memory::create_growing("ipc-channel-lane")?;
+        let end = (HEADER_LEN + FIRST_RING) as u64;
+        memory::grow(file.as_fd(), end)?;
+        memory::allocate(file.as_fd(), 0, HEADER_LEN as u64)?;
+        let header = Region::map(file.as_fd(), 0, HEADER_LEN)?;
+        if shared {
+            header.word(TAIL).store(SHARED, Ordering::Relaxed);
+        }
+        let ring = Ring {
+            region: Region::map(file.as_fd(), HEADER_LEN as u64, FIRST_RING)?,
+            offset: HEADER_LEN as u64,
+            start: 0,
+            ready: 0,
+        };
+        Ok(Producer {
+            file,
+            header,
+            ring,
+            home: None,
+            end,
+            tail: 0,
+            pending: 0,
+            head: 0,
+            sent: 0,
+            capacity: capacity.into(),
+            overflow: 0,
+            stamped: shared,
+        })
+    }
+
+    /// The memory file, for the consumer.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Where the first ring is, and its length.
+    pub fn first_ring(&self) -> (u64, u64) {
+        (self.ring.offset, self.ring.len())
+    }
+
+    /// From now on other processes may send, and every record is stamped.
+    pub fn share(&mut self) {
+        if !self.stamped {
+            self.stamped = true;
+            self.header.word(TAIL).fetch_or(SHARED, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the consumer may not have seen the lane yet: it is new, and nothing of it is known to be read.
+    #[inline]
+    pub fn may_be_unfound(&self) -> bool {
+        const NEW: u64 = 4096;
+        self.sent < NEW && self.head == 0 && self.seen_head() == 0
+    }
+
+    /// Whether the consumer closed its end, as far as the shared word tells.
+    pub fn is_closed(&self) -> bool {
+        self.header.word(TAIL).load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Whether a bounded lane has room for one more message.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.capacity == 0 || self.backlog() < self.capacity
+    }
+
+    /// Messages published and not yet taken. Exact for bounded lanes; for others the consumer's word is as
+    /// of its last announcement.
+    pub fn backlog(&self) -> u64 {
+        let taken = self.header.word(TAKEN).load(Ordering::Acquire) >> 1;
+        self.sent.saturating_sub(taken)
+    }
+
+    /// Bytes of memory that belong to the lane's rings at most.
+    pub fn memory(&self) -> u64 {
+        let overflow = match &self.home {
+            Some(home) => {
+                home.ring.ready as u64
+                    + self.tail.saturating_sub(self.seen_head().max(home.left_at))
+            }
+            None => self.ring.ready as u64,
+        };
+        HEADER_LEN as u64 + overflow
+    }
+
+    /// Asks the consumer of a bounded lane to ring at its next step. False if there is room already.
+    pub fn wait_for_room(&self) -> bool {
+        // One comes first, the consumer's addition or this: either it sees the flag, or we its addition.
+        let taken = self.header.word(TAKEN).fetch_or(WAITER, Ordering::SeqCst) >> 1;
+        self.sent.saturating_sub(taken) >= self.capacity
+    }
+
+    /// Makes room for a record with a body of `len` bytes, so that a [`Producer::send`] of it right afterwards
+    /// cannot fail for want of memory.
+    pub fn make_room(&mut self, len: usize) -> Result<Published> {
+        if len > MAX_BODY {
+            return Err(Error::kernel("layout", rustix::io::Errno::TOOBIG));
+        }
+        self.reserve(record_len(ALIGNMENT, len))?;
+        if self.pending == 0 {
+            return Ok(Published { ring: false });
+        }
+        self.publish(0)
+    }
+
+    /// Writes one record and publishes it. `fill` writes the body, of `len` bytes, and nothing is published
+    /// before it has returned. Never waits longer than a few tens of microseconds.
+    ///
+    /// [`Error::BacklogFull`] if there is no memory for it, [`Error::ReceiverGone`] if nobody will take it;
+    /// nothing was sent then.
+    #[inline]
+    pub fn send(
+        &mut self,
+        kind: Kind,
+        len: usize,
+        fill: impl FnOnce(&Region, usize),
+    ) -> Result<Published> {
+        if len > MAX_BODY {
+            return Err(Error::kernel("layout", rustix::io::Errno::TOOBIG));
+        }
+        let room = record_len(if len < ALIGNED_FROM { 0 } else { ALIGNMENT }, len);
+        self.reserve(room)?;
+        let at = self.ring.position(self.tail + self.pending);
+        let padding = if len < ALIGNED_FROM {
+            0
+        } else {
+            (ALIGNMENT - (at + RECORD_HEADER) % ALIGNMENT) % ALIGNMENT
+        };
+        let total = record_len(padding, len);
+        let region = &self.ring.region;
+        region
+            .word(at)
+            .store(pack(kind, padding, len), Ordering::Relaxed);
+        if self.stamped {
+            region.word(at + 8).store(clock::now(), Ordering::Relaxed);
+        } else {
+            region.word(at + 8).store(0, Ordering::Relaxed);
+        }
+        fill(region, at + RECORD_HEADER + padding);
+        self.sent += 1;
+        self.header.word(SENT).store(self.sent, Ordering::Relaxed);
+        self.publish(total as u64)
+    }
+
+    #[inline]
+    fn publish(&mut self, written: u64) -> Result<Published> {
+        let step = self.pending + written;
+        let word = self.header.word(TAIL);
+        let before = word.fetch_add(step, Ordering::SeqCst);
+        if before & !FLAGS != self.tail {
+            return Err(damaged());
+        }
+        self.tail += step;
+        self.pending = 0;
+        if before & (CLOSED | WAITING) == 0 {
+            return Ok(Published { ring: false });
+        }
+        if before & CLOSED != 0 {
+            return Err(Error::ReceiverGone);
+        }
+        word.fetch_and(!WAITING, Ordering::SeqCst);
+        Ok(Published { ring: true })
+    }
+
+    /// Makes sure that `room` bytes can be written at the tail, one after the other, and a SWITCH after them.
+    #[inline]
+    fn reserve(&mut self, room: usize) -> Result<()> {
+        if self.home.is_none() {
+            let ring = &self.ring;
+            let at = ring.position(self.tail);
+            let used = self.tail - self.head.max(ring.start);
+            let end = at + room + SWITCH_LEN;
+            if end <= ring.ready && used + (room + SWITCH_LEN) as u64 <= ring.len() {
+                return Ok(());
+            }
+        }
+        self.reserve_slowly(room)
+    }
+
+    #[cold]
+    fn reserve_slowly(&mut self, room: usize) -> Result<()> {
+        self.look_at_head()?;
+        if self.home.is_some() {
+            return self.reserve_in_overflow(room);
+        }
+        if self.ring.region.len() < home_len(room) {
+            return self.move_home(room);
+        }
+        let mut until = 0;
+        loop {
+            if let Some(skip) = self.fits(room) {
+                if skip > 0 {
+                    self.skip(skip);
+                }
+                return self.make_ready(room);
+            }
+            // A consumer at work gets a moment: a larger ring would only cost page faults.
+            let now = clock::now();
+            if until == 0 {
+                if self.consumer_sleeps() || !system::has_several_cores() {
+                    break;
+                }
+                until = now + PATIENCE_NS;
+            } else if now > until {
+                break;
+            }
+            std::hint::spin_loop();
+            self.look_at_head()?;
+        }
+        self.overflow_for(room)
+    }
+
+    /// Whether `room` fits the ring that is used over and over, and how many bytes are to be skipped for it.
+    fn fits(&self, room: usize) -> Option<usize> {
+        let ring = &self.ring;
+        let at = ring.position(self.tail);
+        let rest = ring.region.len() - at;
+        let used = self.tail - self.head.max(ring.start);
+        // From an empty ring's start on, what has just been read is still in the cache.
+        let restart = used == 0 && at >= ring.region.len() / 2 && room >= ALIGNED_FROM;
+        let skip = if room + SWITCH_LEN > rest || restart {
+            rest
+        } else {
+            0
+        };
+        let needed = skip + room + SWITCH_LEN;
+        (used + needed as u64 <= ring.len() || restart).then_some(skip)
+    }
+
+    fn skip(&mut self, rest: usize) {
+        let at = self.ring.position(self.tail);
+        let word = pack(Kind::Skip, 0, rest - RECORD_HEADER);
+        self.ring.region.word(at).store(word, Ordering::Relaxed);
+        self.pending += rest as u64;
+    }
+
+    /// Makes pages for `room` bytes and a SWITCH at the place where the next record goes.
+    fn make_ready(&mut self, room: usize) -> Result<()> {
+        let needed = self.ring.position(self.tail + self.pending) + room + SWITCH_LEN;
+        let outcome = allocate(&self.file, &mut self.ring, needed);
+        if outcome.is_err() {
+            self.pending = 0;
+        }
+        outcome
+    }
+
+    fn reserve_in_overflow(&mut self, room: usize) -> Result<()> {
+        if let Some(home) = &self.home
+            && self.head == self.tail
+            && self.head >= home.left_at
+        {
+            let pinned = self.header.word(TAIL).load(Ordering::SeqCst) & PINNED != 0;
+            if home.ring.region.len() >= home_len(room) && !pinned {
+                return self.return_home(room);
+            }
+            let left = self.home.take();
+            self.move_home(room)?;
+            if let Some(home) = left.filter(|_| !pinned) {
+                // Nobody looks there any more.
+                memory::release(self.file.as_fd(), home.ring.offset, home.ring.len());
+            }
+            self.header.word(TAIL).fetch_and(!PINNED, Ordering::SeqCst);
+            return Ok(());
+        }
+        let at = (self.tail - self.ring.start) as usize;
+        let needed = at + room + SWITCH_LEN;
+        if needed <= self.ring.ready {
+            return Ok(());
+        }
+        if needed <= self.ring.region.len() {
+            let held = self.tail - self.head;
+            budget::admit(held, CHUNK as u64)?;
+            return self.make_ready(room);
+        }
+        self.overflow_for(room)
+    }
+
+    /// Goes on in a fresh ring that is to be used over and over.
+    fn move_home(&mut self, room: usize) -> Result<()> {
+        budget::admit(self.tail - self.head, room as u64)?;
+        self.overflow = 0;
+        self.enter(home_len(room), FAREWELL, room)
+    }
+
+    /// Goes on in a fresh ring, used once.
+    fn overflow_for(&mut self, room: usize) -> Result<()> {
+        budget::admit(self.tail - self.head, room.max(CHUNK) as u64)?;
+        self.overflow = (self.overflow * 2).clamp(SMALLEST_OVERFLOW, LARGEST_OVERFLOW);
+        let len = self
+            .overflow
+            .max((room + SWITCH_LEN).next_multiple_of(CHUNK));
+        let flags = if self.home.is_some() { FAREWELL } else { 0 };
+        self.enter(len, flags, room)
+    }
+
+    /// Makes a ring of `len` bytes at the file's end, with pages for `room`, and a SWITCH to it.
+    fn enter(&mut self, len: usize, flags: u64, room: usize) -> Result<()> {
+        let offset = self.end;
+        // Refused only if the other side has made the file longer.
+        memory::grow(self.file.as_fd(), offset + len as u64).map_err(|_| damaged())?;
+        self.end = offset + len as u64;
+        let mut ring = Ring {
+            region: Region::map(self.file.as_fd(), offset, len)?,
+            offset,
+            start: 0,
+            ready: 0,
+        };
+        allocate(&self.file, &mut ring, room + SWITCH_LEN)?;
+        self.switch(&ring, flags);
+        ring.start = self.tail + self.pending;
+        let left = std::mem::replace(&mut self.ring, ring);
+        if flags & FAREWELL == 0 {
+            self.home = Some(Home {
+                ring: left,
+                left_at: self.tail + self.pending,
+            });
+        }
+        Ok(())
+    }
+
+    fn return_home(&mut self, room: usize) -> Result<()> {
+        let Some(mut home) = self.home.take() else {
+            return Ok(());
+        };
+        if let Err(error) = allocate(&self.file, &mut home.ring, room + SWITCH_LEN) {
+            self.home = Some(home);
+            return Err(error);
+        }
+        self.overflow = 0;
+        self.switch(&home.ring, FAREWELL);
+        home.ring.start = self.tail + self.pending;
+        self.ring = home.ring;
+        Ok(())
+    }
+
+    /// Writes a SWITCH at the tail; every ring keeps room for one.
+    fn switch(&mut self, to: &Ring, flags: u64) {
+        let at = self.ring.position(self.tail);
+        let region = &self.ring.region;
+        region
+            .word(at)
+            .store(pack(Kind::Switch, 0, 32), Ordering::Relaxed);
+        let words = [to.offset, to.len(), flags, 0];
+        for (index, word) in words.into_iter().enumerate() {
+            let place = region.word(at + RECORD_HEADER + 8 * index);
+            place.store(word, Ordering::Relaxed);
+        }
+        self.pending = SWITCH_LEN as u64;
+    }
+
+    fn seen_head(&self) -> u64 {
+        self.header.word(HEAD).load(Ordering::Acquire)
+    }
+
+    /// Reads the consumer's progress. It may come late, but not from beyond the tail.
+    fn look_at_head(&mut self) -> Result<()> {
+        let head = self.seen_head();
+        if head > self.tail || !head.is_multiple_of(UNIT) {
+            return Err(damaged());
+        }
+        self.head = self.head.max(head);
+        Ok(())
+    }
+
+    fn consumer_sleeps(&self) -> bool {
+        self.header.word(TAIL).load(Ordering::Relaxed) & WAITING != 0
+    }
+}
+
+/// The ring to be used over and over for messages of this size: it holds a few.
+fn home_len(room: usize) -> usize {
+    let len = if room <= 8 << 20 {
+        (4 * room).next_power_of_two()
+    } else {
+        (2 * room + SWITCH_LEN).next_multiple_of(CHUNK)
+    };
+    len.max(FIRST_RING)
+}
+
+fn damaged() -> Error {
+    Error::Protocol("the receiver has damaged the memory that it shares with this sender".into())
+}
+
+fn allocate(file: &OwnedFd, ring: &mut Ring, needed: usize) -> Result<()> {
+    while ring.ready < needed {
+        let rest = ring.region.len() - ring.ready;
+        let chunk = ring.ready.clamp(SMALLEST_CHUNK, CHUNK);
+        let chunk = chunk
+            .max(needed - ring.ready)
+            .next_multiple_of(PAGE)
+            .min(rest);
+        memory::allocate(file.as_fd(), ring.offset + ring.ready as u64, chunk as u64)?;
+        ring.region.populate(ring.ready, chunk);
+        ring.ready += chunk;
+    }
+    Ok(())
+}

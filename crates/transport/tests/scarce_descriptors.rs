@@ -1,0 +1,200 @@
+//! At the limit on open files. It is the process's: one test at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(unsafe_code)]
+
+mod ends;
+
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ends::{LARGE, drain, foreign_sender, laned_channel, open_lane, send, send_with, soon};
+use ipc_channel_transport::{Error, HandleRef, Receiver, channel};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Asked without opening a descriptor, which the limit would not allow.
+fn is_open(fd: u64) -> bool {
+    // SAFETY: fcntl(F_GETFD) only asks, and says EBADF for a number that is not open.
+    unsafe { libc::fcntl(fd as i32, libc::F_GETFD) >= 0 }
+}
+
+fn open_files() -> usize {
+    (0..4096).filter(|fd| is_open(*fd)).count()
+}
+
+/// This process, to itself, with the limit that it was started with.
+struct Process {
+    limits: Rlimit,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Process {
+    fn alone() -> Process {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Process {
+            limits: getrlimit(Resource::Nofile),
+            _alone: alone,
+        }
+    }
+
+    /// Runs `action` with room for `spare` more descriptors. The limit is on their numbers, and lower ones may
+    /// be free.
+    fn with_spare<T>(&self, spare: u64, action: impl FnOnce() -> T) -> T {
+        let current = (0..).filter(|fd| !is_open(*fd)).nth(spare as usize);
+        let limits = Rlimit {
+            current,
+            ..self.limits
+        };
+        setrlimit(Resource::Nofile, limits).unwrap();
+        let outcome = action();
+        self.restore();
+        outcome
+    }
+
+    fn restore(&self) {
+        setrlimit(Resource::Nofile, self.limits).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+fn refused(receiver: &Receiver) {
+    let before = open_files();
+    for _ in 0..3 {
+        let outcome = receiver.try_recv();
+        assert!(
+            matches!(outcome, Err(Error::TooManyHandles(_))),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(
+        open_files(),
+        before,
+        "descriptors of a refused message stayed open"
+    );
+}
+
+/// Breaks when a message leaves its queue before all its descriptors are here, or when some of them stay open.
+#[test]
+fn a_message_without_room_for_its_descriptors_can_be_received_later() {
+    let process = Process::alone();
+    let (sender, receiver) = channel(0).unwrap();
+    for count in [1usize, 5, 250, 300, 600] {
+        let files: Vec<_> = (0..count)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        let handles = files.iter().map(|file| HandleRef::File(file.as_fd()));
+        send_with(&sender, &count.to_le_bytes(), handles.collect(), soon()).unwrap();
+        send_with(&sender, b"the next", vec![], soon()).unwrap();
+        drop(files);
+        for spare in [0, 4, count as u64 / 2, count as u64 - 1] {
+            let spare = spare.min(count as u64 - 1);
+            process.with_spare(spare, || refused(&receiver));
+        }
+        let message = receiver.try_recv().unwrap();
+        assert_eq!(message.payload(), count.to_le_bytes());
+        assert_eq!(message.handles.len(), count);
+        drop(message);
+        assert_eq!(receiver.try_recv().unwrap().payload(), b"the next");
+    }
+}
+
+/// Breaks when a receiver accepts all connections at a door before it takes what it has: each of them is a
+/// descriptor until it has been read to its end.
+#[test]
+fn a_crowd_at_the_door_is_received_with_few_descriptors() {
+    const CROWD: usize = 150;
+    const EACH: usize = 5;
+    let process = Process::alone();
+    let (sender, receiver) = channel(0).unwrap();
+    let shared = foreign_sender(&sender);
+    let mut sent = 0;
+    // As many as a socket holds, so that the crowd goes to the door.
+    for _ in 0..278 {
+        send(&shared, b"x").unwrap();
+        sent += 1;
+    }
+    for _ in 0..CROWD {
+        let one = foreign_sender(&sender);
+        for _ in 0..EACH {
+            send(&one, b"12345678").unwrap();
+            sent += 1;
+        }
+    }
+    drop((shared, sender));
+    let received = process.with_spare(40, || {
+        let (mut received, mut vain) = (0, 0);
+        loop {
+            match receiver.try_recv() {
+                Ok(_) => (received, vain) = (received + 1, 0),
+                Err(Error::Disconnected) => return received,
+                Err(other) => {
+                    vain += 1;
+                    assert!(vain < 1000, "stuck after {received} of {sent}: {other:?}");
+                }
+            }
+        }
+    });
+    assert_eq!(received, sent);
+}
+
+/// Sends and takes so much that the lane grows if it is not told of what was taken.
+fn assert_that_memory_is_used_again(sender: &ipc_channel_transport::Sender, receiver: &Receiver) {
+    for _ in 0..100 {
+        for _ in 0..4 {
+            send(sender, &vec![1; LARGE]).unwrap();
+        }
+        drain(receiver);
+    }
+    let lane = sender.lane().unwrap();
+    assert!(lane.memory < 4 << 20, "{lane:?}");
+}
+
+/// Breaks when each attempt at a message is counted as one that holds the lane's memory.
+#[test]
+fn failed_attempts_at_a_message_do_not_hold_its_memory() {
+    let process = Process::alone();
+    let (sender, receiver) = laned_channel();
+    let large = vec![1; LARGE];
+    send(&sender, &large).unwrap();
+    let view = receiver.recv(soon()).unwrap();
+    // Its lane takes more descriptors than can be seen from outside.
+    let (inner, moving) = channel(0).unwrap();
+    open_lane(&inner, &moving);
+    send_with(&sender, &large, vec![HandleRef::Receiver(&moving)], soon()).unwrap();
+    let mut failures = 0;
+    let message =
+        (0..20).find_map(
+            |spare| match process.with_spare(spare, || receiver.try_recv()) {
+                Ok(message) => Some(message),
+                Err(Error::TooManyHandles(_)) => {
+                    failures += 1;
+                    None
+                }
+                Err(other) => panic!("{other:?} with {spare} to spare"),
+            },
+        );
+    assert!(failures > 0);
+    drop(message.expect("20 descriptors are enough"));
+    drop(view);
+    assert_that_memory_is_used_again(&sender, &receiver);
+}
+
+/// As above without a failure: shows that it is the failures that matter there.
+#[test]
+fn a_view_that_is_dropped_after_a_later_message_was_taken_gives_its_memory_back() {
+    let _process = Process::alone();
+    let (sender, receiver) = laned_channel();
+    let large = vec![1; LARGE];
+    send(&sender, &large).unwrap();
+    let view = receiver.recv(soon()).unwrap();
+    send(&sender, &large).unwrap();
+    drain(&receiver);
+    drop(view);
+    assert_that_memory_is_used_again(&sender, &receiver);
+}

@@ -1,0 +1,1 @@
+"""Everybody who is measured: this package, its peers, and what is no peer but a yardstick."""
