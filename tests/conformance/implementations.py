@@ -30,6 +30,21 @@ DATA: Final = Kind.DATA
 PARCELS: Final = Kind.PARCELS
 
 
+class Ability(enum.Enum):
+    """What not every implementation can do. The crate's frames can do none of these."""
+
+    FILES = "files"
+    """Messages carry open files."""
+    CAPACITY = "capacity"
+    """Channels can be bounded."""
+    MANY_HANDLES = "many handles"
+    """A message carries any number of handles."""
+    OUTLIVING = "outliving"
+    """A message of any size outlives its sender from the moment on when it is sent."""
+    SEAT = "seat"
+    """A one-shot server's second client is told so at once."""
+
+
 class TypedParcel(Struct):
     """Handles of every sort, where the data channels are ``channel(bytes)`` or ``channel()``."""
 
@@ -75,12 +90,8 @@ class Implementation(ABC):
     """An implementation under test."""
 
     name: str
-    carries_files = True
-    """Whether messages can carry open files."""
-    bounded = True
-    """Whether there are channels with a capacity."""
-    most_handles: int | None = None
-    """The most handles in a message; None: the kernel's limits are the only ones."""
+    lacks: frozenset[Ability] = frozenset()
+    """What it cannot do. A test that is about one of these is marked with ``needs``."""
     parcel: Callable[..., Any]
     """Makes a message of a channel of parcels; the arguments are the fields of ``TypedParcel``."""
 
@@ -208,9 +219,7 @@ class Rust(Implementation):
     """``codec="rust"``: the frames of the Rust crate, with Python at both ends."""
 
     parcel = RustParcel
-    carries_files = False
-    bounded = False
-    most_handles = 64
+    lacks = frozenset(Ability)
     _types: Final[dict[Kind, Any]] = {DATA: bytes, PARCELS: RustParcel}
 
     def __init__(self, codec: Any) -> None:
