@@ -15,8 +15,12 @@ __all__ = [
     "Delivery",
     "Departure",
     "File",
+    "Foreign",
     "LABEL_BYTES",
     "LABEL_PICKLED",
+    "LABEL_RUST",
+    "LABEL_RUST_0_20",
+    "LABEL_RUST_0_21",
     "LABEL_TYPED",
     "Listener",
     "Memory",
@@ -25,6 +29,7 @@ __all__ = [
     "ReceiverEnd",
     "ReceiverSetCore",
     "Receiving",
+    "RustPlan",
     "SenderEnd",
     "Sending",
     "View",
@@ -40,6 +45,9 @@ __all__ = [
     "decode",
     "generation",
     "native_max_inline",
+    "rust_max_packet",
+    "unwritten",
+    "wait_until_written",
 ]
 
 LABEL_BYTES: Final = 0
@@ -48,6 +56,12 @@ LABEL_TYPED: Final = 1
 """Label of an end whose messages msgspec validates."""
 LABEL_PICKLED: Final = 2
 """Label of an end whose messages are unpickled: only for trusted peers."""
+LABEL_RUST: Final = 3
+"""Label of an end whose other side is the Rust crate, 0.22 to 0.23."""
+LABEL_RUST_0_21: Final = 4
+"""Likewise, 0.21."""
+LABEL_RUST_0_20: Final = 5
+"""Likewise, 0.20."""
 
 @type_check_only
 class Codec(Protocol):
@@ -92,7 +106,10 @@ class Delivery:
     def payload(self) -> bytes: ...
     @property
     def handles(self) -> list[Handle]:
-        """Takes the handles out: bare ends, regions and files of this module's own classes; once only."""
+        """Takes the handles out: bare ends, regions and files of this module's own classes; once only.
+
+        Those of a message from a Rust program are :class:`Foreign`, each of them.
+        """
     @property
     def buffers(self) -> list[Buffer]:
         """The out-of-band buffers, read-only or writable as they were sent."""
@@ -107,6 +124,29 @@ class View:
     """Part of a received message where it lies: what :attr:`Delivery.buffers` are."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@type_check_only
+class RustHandles(Protocol):
+    """Makes objects of the handles of one message. An index is whatever the peer wrote."""
+
+    def end(self, make: Any, index: int, /) -> Any: ...
+    def region(self, make: Any, index: int | None, /) -> Any:
+        """None: an empty region, for which nothing travels."""
+
+@final
+class RustPlan:
+    """A type as Rust's serde sees it: encodes and decodes its values as postcard or bincode do."""
+
+    def __new__(cls, layout: str, nodes: Sequence[tuple[Any, ...]], places: Sequence[str], root: str) -> Self:
+        """Each node is the name of its kind and what that needs; parts are given by their places in ``nodes``,
+        of which the first one is the message. ``places`` are the nodes' names for errors, ``root`` the message's.
+
+        TypeError for a type that has no values, or too many in no bytes.
+        """
+    def encode(self, message: Any) -> bytes | Parcel:
+        """EncodeError, which names the place in the message."""
+    def decode(self, payload: Buffer, handles: RustHandles | None = None) -> Any:
+        """DecodeError, which names the place in the message. Bytes that follow it are ignored."""
 
 def decode(codec: Codec, delivery: Delivery) -> Any:
     """Decode as ``Receiving.recv`` does, DecodeError included."""
@@ -129,6 +169,9 @@ class SenderEnd:
         """What was given to the constructor."""
     @property
     def label(self) -> int: ...
+    @property
+    def version(self) -> int | None:
+        """The label of the crate's version that may be at the other side; None: this package is."""
     @property
     def closed(self) -> bool: ...
     @property
@@ -197,6 +240,8 @@ class ReceiverEnd:
     @property
     def label(self) -> int: ...
     @property
+    def version(self) -> int | None: ...
+    @property
     def closed(self) -> bool: ...
     @property
     def state(self) -> str: ...
@@ -239,8 +284,11 @@ class Receiving(ReceiverEnd):
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
 
-def channel(capacity: int = 0) -> tuple[SenderEnd, ReceiverEnd]:
-    """Two bare connected ends, labelled as bytes until a codec takes them."""
+def channel(capacity: int = 0, version: int | None = None) -> tuple[SenderEnd, ReceiverEnd]:
+    """Two bare connected ends, labelled as bytes until a codec takes them.
+
+    ``version`` is the label of the crate's version that may be at the other side.
+    """
 
 def open_envelope(fd: int) -> SenderEnd | ReceiverEnd:
     """Take ownership of what ``envelope`` or a departure has made, and take the end out.
@@ -289,7 +337,7 @@ class ReceiverSetCore:
 class Listener:
     """A one-shot server's socket."""
 
-    def __new__(cls, allow_uid: int | None = None) -> Self: ...
+    def __new__(cls, allow_uid: int | None = None, version: int | None = None) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -310,7 +358,7 @@ class Listener:
         """Stop listening: the one client is served. Others are told so until ``close``."""
     def close(self) -> None: ...
 
-def connect(name: str, timeout: float | None = ...) -> SenderEnd:
+def connect(name: str, timeout: float | None = ..., version: int | None = None) -> SenderEnd:
     """ConnectError with the reason."""
 
 @disjoint_base
@@ -353,6 +401,29 @@ class File:
     def detach(self) -> int:
         """The descriptor, now the caller's to close."""
     def close(self) -> None: ...
+
+@final
+class Foreign:
+    """What came beside a message from a Rust program: it becomes what the message's type says, once."""
+
+    @property
+    def socket_like(self) -> bool:
+        """Whether it can be an end; otherwise it can be a region."""
+    def sender(self, label: int, version: int) -> SenderEnd:
+        """ProtocolError if it is no channel's socket."""
+    def receiver(self, label: int, version: int) -> ReceiverEnd: ...
+    def memory(self) -> Memory:
+        """A frozen copy. ProtocolError if it is no memory."""
+    def close(self) -> None: ...
+
+def rust_max_packet(version: int) -> int:
+    """The largest payload, in bytes, that a Rust program gets in one packet."""
+
+def unwritten() -> list[tuple[str, int]]:
+    """For each channel of which messages wait in this process: its codec, and how many."""
+
+def wait_until_written(timeout: float | None = None) -> bool:
+    """Wait until no message does; whether none does."""
 
 def generation() -> int:
     """Changes in every child made by fork."""

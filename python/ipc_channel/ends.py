@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED
+from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED
 from ipc_channel.codecs.kinds import LABEL_NAMES, describe
-from ipc_channel.codecs.reduction import form_of, reduce_handle
+from ipc_channel.codecs.reduction import reduce_handle
 from ipc_channel.ownership import Owner
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class End(Owner):
             name += f" for {LABEL_NAMES.get(self.label, 'unknown messages')}"
         elif codec.label == LABEL_PICKLED:
             name += "[Any]"
-        elif codec.label == LABEL_TYPED:
-            (form,) = form_of(self)  # type: ignore[arg-type]
+        elif codec.label != LABEL_BYTES:  # typed, for Python or for Rust
+            form: Any = getattr(codec, "form")  # noqa: B009
             name += f"[{describe(form)}]"
         peer = self.peer_pid
         return f"<{name} {_STATES.get(self.state, self.state)}{'' if peer is None else f', peer process {peer}'}>"

@@ -11,6 +11,7 @@ mod codec;
 mod delivery;
 mod errors;
 mod file;
+mod foreign;
 mod handle;
 mod listener;
 mod memory;
@@ -18,6 +19,7 @@ mod parcel;
 mod process;
 mod receiver_end;
 mod receiver_set;
+mod rust_codec;
 mod sender_end;
 mod timeout;
 mod waiter;
@@ -34,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use file::File;
     #[pymodule_export]
+    use foreign::Foreign;
+    #[pymodule_export]
     use listener::{Listener, connect};
     #[pymodule_export]
     use memory::Memory;
@@ -42,12 +46,14 @@ mod _core {
     #[pymodule_export]
     use process::{
         adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
-        native_max_inline, open_envelope,
+        native_max_inline, open_envelope, rust_max_packet, unwritten, wait_until_written,
     };
     #[pymodule_export]
     use receiver_end::{Departure, ReceiverEnd, Receiving};
     #[pymodule_export]
     use receiver_set::ReceiverSetCore;
+    #[pymodule_export]
+    use rust_codec::RustPlan;
     #[pymodule_export]
     use sender_end::{SenderEnd, Sending, channel};
     #[pymodule_export]
@@ -67,4 +73,10 @@ mod _core {
     const LABEL_TYPED: u8 = codec::LABEL_TYPED;
     #[pymodule_export]
     const LABEL_PICKLED: u8 = codec::LABEL_PICKLED;
+    #[pymodule_export]
+    const LABEL_RUST: u8 = codec::LABEL_RUST;
+    #[pymodule_export]
+    const LABEL_RUST_0_21: u8 = codec::LABEL_RUST_0_21;
+    #[pymodule_export]
+    const LABEL_RUST_0_20: u8 = codec::LABEL_RUST_0_20;
 }

@@ -103,6 +103,13 @@ class Incoming:
         if left:
             raise DecodeError(f"{left} of the {len(self._unclaimed)} handles of the message belong to nothing in it")
 
+    def release(self) -> None:
+        """Close the handles that were not claimed."""
+        unclaimed, self._unclaimed = self._unclaimed, []
+        for handle in unclaimed:
+            if handle is not None:
+                handle.close()
+
     def discard(self) -> None:
         """Close everything, claimed or not: the message could not be decoded."""
         for thing in (*self._made, *self._unclaimed):

@@ -7,12 +7,26 @@ lie below the ends that use them.
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
-from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, LABEL_TYPED
+from ipc_channel._core import (
+    LABEL_BYTES,
+    LABEL_PICKLED,
+    LABEL_RUST,
+    LABEL_RUST_0_20,
+    LABEL_RUST_0_21,
+    LABEL_TYPED,
+)
 
 if TYPE_CHECKING:
     from ipc_channel._core import Handle
 
-LABEL_NAMES = {LABEL_BYTES: "raw bytes", LABEL_TYPED: "typed messages", LABEL_PICKLED: "pickled messages"}
+LABEL_NAMES = {
+    LABEL_BYTES: "raw bytes",
+    LABEL_TYPED: "typed messages",
+    LABEL_PICKLED: "pickled messages",
+    LABEL_RUST: "messages of the Rust crate",
+    LABEL_RUST_0_21: "messages of the Rust crate 0.21",
+    LABEL_RUST_0_20: "messages of the Rust crate 0.20",
+}
 """How error messages call the codec behind a label."""
 
 
