@@ -13,6 +13,7 @@ __all__ = [
     "Delivery",
     "Departure",
     "File",
+    "Foreign",
     "LABEL_BYTES",
     "LABEL_PICKLED",
     "LABEL_RUST",
@@ -42,6 +43,9 @@ __all__ = [
     "decode",
     "generation",
     "native_max_inline",
+    "rust_max_packet",
+    "unwritten",
+    "wait_until_written",
 ]
 
 LABEL_BYTES: Final = 0
@@ -76,7 +80,7 @@ class Codec(Protocol):
     def decode_delivery(self) -> Callable[[Delivery], Any] | None:
         """Decodes a message that carries handles or buffers. None: such a message is a DecodeError."""
 
-type Handle = SenderEnd | ReceiverEnd | Memory | File
+type Handle = SenderEnd | ReceiverEnd | Memory | File | Foreign
 
 @final
 class Parcel:
@@ -157,6 +161,9 @@ class SenderEnd:
     @property
     def label(self) -> int: ...
     @property
+    def version(self) -> int | None:
+        """The label of the crate's version that may be at the other side; None: this package is."""
+    @property
     def closed(self) -> bool: ...
     @property
     def state(self) -> str:
@@ -224,6 +231,8 @@ class ReceiverEnd:
     @property
     def label(self) -> int: ...
     @property
+    def version(self) -> int | None: ...
+    @property
     def closed(self) -> bool: ...
     @property
     def state(self) -> str: ...
@@ -258,8 +267,11 @@ class Receiving(ReceiverEnd):
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
 
-def channel(capacity: int = 0) -> tuple[SenderEnd, ReceiverEnd]:
-    """Two bare connected ends, labelled as bytes until a codec takes them."""
+def channel(capacity: int = 0, version: int | None = None) -> tuple[SenderEnd, ReceiverEnd]:
+    """Two bare connected ends, labelled as bytes until a codec takes them.
+
+    ``version`` is the label of the crate's version that may be at the other side.
+    """
 
 def open_envelope(fd: int) -> SenderEnd | ReceiverEnd:
     """Take ownership of what ``envelope`` or a departure has made, and take the end out.
@@ -308,7 +320,7 @@ class ReceiverSetCore:
 class Listener:
     """A one-shot server's socket."""
 
-    def __new__(cls, allow_uid: int | None = None) -> Self: ...
+    def __new__(cls, allow_uid: int | None = None, version: int | None = None) -> Self: ...
     @property
     def name(self) -> str: ...
     @property
@@ -329,7 +341,7 @@ class Listener:
         """Stop listening: the one client is served. Others are told so until ``close``."""
     def close(self) -> None: ...
 
-def connect(name: str, timeout: float | None = ...) -> SenderEnd:
+def connect(name: str, timeout: float | None = ..., version: int | None = None) -> SenderEnd:
     """ConnectError with the reason."""
 
 @disjoint_base
@@ -372,6 +384,29 @@ class File:
     def detach(self) -> int:
         """The descriptor, now the caller's to close."""
     def close(self) -> None: ...
+
+@final
+class Foreign:
+    """What came beside a message from a Rust program: it becomes what the message's type says, once."""
+
+    @property
+    def socket_like(self) -> bool:
+        """Whether it can be an end; otherwise it can be a region."""
+    def sender(self, label: int, version: int) -> SenderEnd:
+        """ProtocolError if it is no channel's socket."""
+    def receiver(self, label: int, version: int) -> ReceiverEnd: ...
+    def memory(self) -> Memory:
+        """A frozen copy. ProtocolError if it is no memory."""
+    def close(self) -> None: ...
+
+def rust_max_packet(version: int) -> int:
+    """The largest payload, in bytes, that a Rust program gets in one packet."""
+
+def unwritten() -> list[tuple[str, int]]:
+    """For each channel of which messages wait in this process: its codec, and how many."""
+
+def wait_until_written(timeout: float | None = None) -> bool:
+    """Wait until no message does; whether none does."""
 
 def generation() -> int:
     """Changes in every child made by fork."""

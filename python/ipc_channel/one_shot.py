@@ -5,7 +5,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ipc_channel import _core
-from ipc_channel.codecs.choice import UNSET, codec_for
+from ipc_channel.codecs.choice import UNSET, codec_for, version_label
 from ipc_channel.codecs.raw import RAW
 from ipc_channel.errors import AcceptTimeout, ClosedError, ForkError
 from ipc_channel.ownership import Closing
@@ -14,6 +14,8 @@ from ipc_channel.sender import BytesSender, Sender
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from ipc_channel.codecs.choice import CodecName
 
 __all__ = ["BytesOneShotServer", "OneShotServer", "connect", "connect_bytes"]
 
@@ -29,7 +31,7 @@ class _Listener(_core.Listener):
 class _Server(Closing, Generic[R, M]):
     """What servers of every codec have in common."""
 
-    def __init__(self, make: Any, codec: "_core.Codec", allow_uid: int | None) -> None:
+    def __init__(self, make: Any, codec: "_core.Codec", allow_uid: int | None, version: int | None) -> None:
         self._make = make
         self._codec = codec
         self._served = False
@@ -38,7 +40,7 @@ class _Server(Closing, Generic[R, M]):
         self._serving = threading.RLock()  # held while the first message is decoded
         self._generation = _core.generation()
         # None once closed; whoever still waits in it holds a reference of their own.
-        self._listener: _Listener | None = _Listener(allow_uid)
+        self._listener: _Listener | None = _Listener(allow_uid, version)
         self._name = self._listener.name
 
     @property
@@ -168,18 +170,24 @@ class OneShotServer(_Server[Receiver[T], T]):
     @overload
     def __init__(self: "OneShotServer[Any]", /, *, allow_uid: int | None = None) -> None: ...
     @overload
-    def __init__(self, type: "TypeForm[T]", /, *, allow_uid: int | None = None) -> None: ...
-    def __init__(self, type: Any = UNSET, /, *, allow_uid: int | None = None) -> None:
+    def __init__(
+        self, type: "TypeForm[T]", /, *, allow_uid: int | None = None, codec: "CodecName | None" = None
+    ) -> None: ...
+    def __init__(
+        self, type: Any = UNSET, /, *, allow_uid: int | None = None, codec: "CodecName | None" = None
+    ) -> None:
         """
         Args:
             type: The type of the messages, any type that ``channel(T)`` takes. Without it any picklable object
                 comes through, so every client must be trusted.
             allow_uid: Another user whose processes may connect as well. The name then shows in
                 ``/proc/net/unix``, though nobody else can use it.
+            codec: As for ``channel``: the client may be a Rust program, by ``IpcSender::connect``. The name is then a
+                path in the temporary directory, which stays behind if this process is killed.
 
-        Raises TypeError for a type that no channel can carry.
+        Raises TypeError for a type that no channel can carry, ValueError if there is no such codec.
         """
-        super().__init__(Receiver, codec_for(type), allow_uid)
+        super().__init__(Receiver, codec_for(type, codec), allow_uid, version_label(codec))
 
 
 class BytesOneShotServer(_Server[BytesReceiver, bytes]):
@@ -194,19 +202,24 @@ class BytesOneShotServer(_Server[BytesReceiver, bytes]):
     b'raw'
     """
 
-    def __init__(self, *, allow_uid: int | None = None) -> None:
+    def __init__(self, *, allow_uid: int | None = None, codec: "CodecName | None" = None) -> None:
         """
         Args:
             allow_uid: As for :class:`OneShotServer`.
+            codec: As for :class:`OneShotServer`.
         """
-        super().__init__(BytesReceiver, RAW, allow_uid)
+        super().__init__(BytesReceiver, RAW, allow_uid, version_label(codec))
 
 
 @overload
 def connect(name: str, /, *, timeout: float | None = 1.0) -> Sender[Any]: ...
 @overload
-def connect(name: str, type: "TypeForm[T]", /, timeout: float | None = 1.0) -> Sender[T]: ...
-def connect(name: str, type: Any = UNSET, /, timeout: float | None = 1.0) -> Sender[Any]:
+def connect(
+    name: str, type: "TypeForm[T]", /, timeout: float | None = 1.0, *, codec: "CodecName | None" = None
+) -> Sender[T]: ...
+def connect(
+    name: str, type: Any = UNSET, /, timeout: float | None = 1.0, *, codec: "CodecName | None" = None
+) -> Sender[Any]:
     """Become the client of a :class:`OneShotServer` (upstream: ``IpcSender::connect``).
 
     Args:
@@ -214,6 +227,7 @@ def connect(name: str, type: Any = UNSET, /, timeout: float | None = 1.0) -> Sen
         type: The type of the messages, the same as the server's; without it the server's must be without too.
         timeout: Seconds to wait while another client is connected that might leave without a message; None and
             ``math.inf`` wait as long as it takes, 0 does not wait.
+        codec: That of the server, which may be an ``IpcOneShotServer`` in a Rust program.
 
     Returns:
         The sender; what is sent waits for ``accept``.
@@ -221,15 +235,17 @@ def connect(name: str, type: Any = UNSET, /, timeout: float | None = 1.0) -> Sen
     Raises:
         ConnectError: No server has that name, it has served already, it is another user's, or another client
             is connected to it; the message says which.
-        ValueError: The timeout is negative or NaN.
+        ValueError: The timeout is negative or NaN, or there is no such codec.
         TypeError: No channel can carry that type.
 
     For an example see :class:`OneShotServer`.
     """
-    codec = codec_for(type)
-    return Sender[Any](_core.connect(name, timeout), codec)
+    chosen = codec_for(type, codec)
+    return Sender[Any](_core.connect(name, timeout, version_label(codec)), chosen)
 
 
-def connect_bytes(name: str, /, timeout: float | None = 1.0) -> BytesSender:
+def connect_bytes(
+    name: str, /, timeout: float | None = 1.0, *, codec: "CodecName | None" = None
+) -> BytesSender:
     """Become the client of a :class:`BytesOneShotServer`; otherwise as :func:`connect`."""
-    return BytesSender(_core.connect(name, timeout), RAW)
+    return BytesSender(_core.connect(name, timeout, version_label(codec)), RAW)

@@ -1,7 +1,8 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
 use ipc_channel_transport::Message;
-use pyo3::exceptions::{PyBufferError, PyException};
+use ipc_channel_transport::wire::rust::Version;
+use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,6 +18,27 @@ pub const LABEL_PICKLED: u8 = 2;
 pub const LABEL_RUST: u8 = 3;
 pub const LABEL_RUST_0_21: u8 = 4;
 pub const LABEL_RUST_0_20: u8 = 5;
+
+/// The version of the crate whose ends have that label.
+pub fn version(label: u8) -> PyResult<Version> {
+    match label {
+        LABEL_RUST => Ok(Version::Current),
+        LABEL_RUST_0_21 => Ok(Version::V0_21),
+        LABEL_RUST_0_20 => Ok(Version::V0_20),
+        other => Err(PyValueError::new_err(format!(
+            "{other} is not the label of a version of the crate"
+        ))),
+    }
+}
+
+/// The label of that version.
+pub fn label_of(version: Version) -> u8 {
+    match version {
+        Version::Current => LABEL_RUST,
+        Version::V0_21 => LABEL_RUST_0_21,
+        Version::V0_20 => LABEL_RUST_0_20,
+    }
+}
 
 /// "A or B" for the types that `isinstance` takes.
 fn names(types: &Bound<'_, PyAny>) -> PyResult<String> {

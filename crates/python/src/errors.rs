@@ -14,6 +14,8 @@ const EMFILE: i32 = 24;
 #[derive(Clone, Copy)]
 pub enum Subject {
     Sender,
+    /// A sender that waits until nothing is held.
+    Flush,
     Receiver,
     Set,
     Server,
@@ -28,7 +30,7 @@ pub enum Subject {
 impl Subject {
     fn noun(self) -> &'static str {
         match self {
-            Subject::Sender => "this sender",
+            Subject::Sender | Subject::Flush => "this sender",
             Subject::Receiver => "this receiver",
             Subject::Set => "this receiver set",
             Subject::Server => "this one-shot server",
@@ -69,12 +71,13 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
         Error::BacklogFull(_) => exception(intern!(py, "BacklogFull"), text),
         Error::TimedOut => exception(
             match subject {
-                Subject::Sender => intern!(py, "SendTimeout"),
+                Subject::Sender | Subject::Flush => intern!(py, "SendTimeout"),
                 Subject::Server => intern!(py, "AcceptTimeout"),
                 _ => intern!(py, "RecvTimeout"),
             },
             match subject {
                 Subject::Sender => "the receiver made no room before the timeout; nothing was sent",
+                Subject::Flush => "the receiver did not make enough room before the timeout",
                 Subject::Server => "no client connected and sent a message before the timeout",
                 _ => "no message came before the timeout",
             },
@@ -99,7 +102,7 @@ pub fn raise(py: Python<'_>, error: Error, subject: Subject) -> PyErr {
                 ),
             },
         ),
-        Error::ReceiverTwice => exception(intern!(py, "EncodeError"), text),
+        Error::ReceiverTwice | Error::Unfit(_) => exception(intern!(py, "EncodeError"), text),
         Error::ViewsExist(_) => PyBufferError::new_err(text),
         Error::Kernel { ref source, .. } => match source.raw_os_error() {
             Some(errno) => exception(intern!(py, "KernelError"), (errno, text)),
@@ -112,7 +115,7 @@ fn gone(why: Gone, subject: Subject) -> String {
     let noun = subject.noun();
     match (why, subject) {
         (Gone::Closed, _) => format!("{noun} is closed"),
-        (Gone::Sent, Subject::Sender) => {
+        (Gone::Sent, Subject::Sender | Subject::Flush) => {
             "this sender was moved by an earlier send; send sender.clone() to keep one".into()
         }
         (Gone::Sent, Subject::InnerSender) => {

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use crate::errors::{self, Subject};
 use crate::file::File;
+use crate::foreign::Foreign;
 use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
 use crate::sender_end::SenderEnd;
@@ -103,5 +104,6 @@ pub fn to_python(py: Python<'_>, received: Received) -> PyResult<Py<PyAny>> {
         Handle::Receiver(receiver) => Py::new(py, ReceiverEnd::bare(receiver, label))?.into_any(),
         Handle::Memory(region) => Py::new(py, Memory::of(region))?.into_any(),
         Handle::File(file) => Py::new(py, File::owning(file))?.into_any(),
+        Handle::Foreign(fd) => Py::new(py, Foreign::of(fd))?.into_any(),
     })
 }

@@ -11,6 +11,7 @@ mod codec;
 mod delivery;
 mod errors;
 mod file;
+mod foreign;
 mod handle;
 mod listener;
 mod memory;
@@ -35,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use file::File;
     #[pymodule_export]
+    use foreign::Foreign;
+    #[pymodule_export]
     use listener::{Listener, connect};
     #[pymodule_export]
     use memory::Memory;
@@ -43,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use process::{
         adopt_file, adopt_memory, adopt_receiver, adopt_sender, close_inherited, generation,
-        native_max_inline, open_envelope,
+        native_max_inline, open_envelope, rust_max_packet, unwritten, wait_until_written,
     };
     #[pymodule_export]
     use receiver_end::{Departure, ReceiverEnd, Receiving};

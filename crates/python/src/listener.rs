@@ -5,7 +5,7 @@ use ipc_channel_transport::Error;
 use ipc_channel_transport::os::poll::Interest;
 use pyo3::prelude::*;
 
-use crate::codec::LABEL_BYTES;
+use crate::codec::{self, LABEL_BYTES};
 use crate::delivery::Delivery;
 use crate::errors::{self, Subject};
 use crate::receiver_end::ReceiverEnd;
@@ -26,9 +26,13 @@ pub struct Listener {
 #[pymethods]
 impl Listener {
     #[new]
-    #[pyo3(signature = (allow_uid = None))]
-    fn new(py: Python<'_>, allow_uid: Option<u32>) -> PyResult<Listener> {
-        let listener = transport::Listener::new(allow_uid).map_err(|e| raise(py, e))?;
+    #[pyo3(signature = (allow_uid = None, version = None))]
+    fn new(py: Python<'_>, allow_uid: Option<u32>, version: Option<u8>) -> PyResult<Listener> {
+        let listener = match version {
+            None => transport::Listener::new(allow_uid),
+            Some(version) => transport::Listener::for_rust(codec::version(version)?, allow_uid),
+        };
+        let listener = listener.map_err(|e| raise(py, e))?;
         Ok(Listener { listener })
     }
 
@@ -87,12 +91,21 @@ impl Listener {
     }
 }
 
-/// Connects to a one-shot server. Raises ConnectError.
+/// Connects to a one-shot server; with `version`, to one for Rust programs. Raises ConnectError.
 #[pyfunction]
-#[pyo3(signature = (name, timeout = Some(1.0)))]
-pub fn connect(py: Python<'_>, name: &str, timeout: Option<f64>) -> PyResult<SenderEnd> {
+#[pyo3(signature = (name, timeout = Some(1.0), version = None))]
+pub fn connect(
+    py: Python<'_>,
+    name: &str,
+    timeout: Option<f64>,
+    version: Option<u8>,
+) -> PyResult<SenderEnd> {
     let deadline = timeout::deadline(timeout)?;
-    let connected = timeout::interruptible(py, || transport::connect(name, deadline))?;
+    let version = version.map(codec::version).transpose()?;
+    let connected = timeout::interruptible(py, || match version {
+        None => transport::connect(name, deadline),
+        Some(version) => transport::Sender::connect_to_path(name, version, deadline),
+    })?;
     let sender = connected.map_err(|e| errors::raise(py, e, Subject::Other))?;
     Ok(SenderEnd::bare(sender, LABEL_BYTES))
 }

@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::codec;
 use crate::errors::{self, Subject};
 use crate::file::File;
 use crate::handle;
@@ -17,6 +18,7 @@ use crate::memory::Memory;
 use crate::receiver_end::ReceiverEnd;
 use crate::receiver_set::ReceiverSetCore;
 use crate::sender_end::SenderEnd;
+use crate::timeout;
 
 /// The transport's state is the process's, and what this module keeps of Python is one interpreter's.
 pub fn refuse_subinterpreters(_py: Python<'_>) -> PyResult<()> {
@@ -113,6 +115,34 @@ pub fn generation() -> u64 {
 #[pyfunction]
 pub fn native_max_inline() -> usize {
     wire::native::MAX_INLINE
+}
+
+/// The largest payload, in bytes, that a Rust program with that version of the crate gets in one packet.
+#[pyfunction]
+pub fn rust_max_packet(version: u8) -> PyResult<usize> {
+    let size = wire::rust::buffer_size();
+    Ok(codec::version(version)?.largest_first(size))
+}
+
+/// What waits in this process until Rust programs make room for it: for each channel its codec and how many messages.
+#[pyfunction]
+pub fn unwritten() -> Vec<(String, usize)> {
+    let held = transport::frames::held().into_iter();
+    held.map(|held| (held.about, held.messages)).collect()
+}
+
+/// Waits until nothing does, `timeout` seconds at most; whether nothing does.
+#[pyfunction]
+#[pyo3(signature = (timeout = None))]
+pub fn wait_until_written(py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    let deadline = timeout::deadline(timeout)?;
+    let waited =
+        timeout::interruptible(py, || transport::frames::wait_until_written(deadline))?;
+    match waited {
+        Ok(()) => Ok(true),
+        Err(Error::TimedOut) => Ok(false),
+        Err(error) => Err(errors::raise(py, error, Subject::Other)),
+    }
 }
 
 /// Closes every end that this process inherited through fork, except those in `keep`; how many.

@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use crate::codec::Plug;
+use crate::codec::{self, Plug};
 use crate::delivery::{View, copy_of};
 use crate::errors::{self, Subject};
 use crate::sender_end::{Counters, state_name};
@@ -92,6 +92,12 @@ impl ReceiverEnd {
     #[getter]
     fn label(&self) -> u8 {
         self.label
+    }
+
+    /// The label of the crate's version that is meant to send at the other side; None: senders of our own.
+    #[getter]
+    fn version(&self) -> Option<u8> {
+        self.receiver.version().map(codec::label_of)
     }
 
     /// The codec given to the constructor.

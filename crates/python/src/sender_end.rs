@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator};
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::codec::Plug;
+use crate::codec::{self, Plug};
 use crate::errors::{self, Subject};
 use crate::parcel::{Encoded, LARGE, Prepared};
 use crate::receiver_end::ReceiverEnd;
@@ -95,8 +95,15 @@ impl SenderEnd {
             None => source.get().label,
         };
         let taken = source.get().sender.take(Gone::Converted);
+        let sender = taken.map_err(|e| SenderEnd::raise(py, e))?;
+        if let Some(codec) = codec.as_ref().filter(|_| sender.version().is_some()) {
+            let codec = codec.repr()?.to_string();
+            sender.describe(|| codec);
+            // What such a sender leaves unwritten is waited for when the process ends.
+            py.import(pyo3::intern!(py, "ipc_channel.unwritten"))?;
+        }
         Ok(SenderEnd {
-            sender: taken.map_err(|e| SenderEnd::raise(py, e))?,
+            sender,
             label,
             codec: codec.map(Bound::unbind),
             counters: Counters::default(),
@@ -107,6 +114,12 @@ impl SenderEnd {
     #[getter]
     fn label(&self) -> u8 {
         self.label
+    }
+
+    /// The label of the crate's version that is meant to read at the other side; None: a receiver of our own.
+    #[getter]
+    fn version(&self) -> Option<u8> {
+        self.sender.version().map(codec::label_of)
     }
 
     /// The codec given to the constructor.
@@ -275,13 +288,15 @@ impl Sending {
         })
     }
 
-    /// Wait until nothing that was sent is held in this process, `timeout` seconds at most. Nothing ever
-    /// is: a message is where the receiver finds it when `send` returns.
+    /// Wait until nothing that was sent is held in this process, `timeout` seconds at most. Nothing ever is, except
+    /// on channels to Rust programs: elsewhere a message is where the receiver finds it when `send` returns. Raises
+    /// `SendTimeout`, `ReceiverGone` if what was held will never be read, `ClosedError`.
     #[pyo3(signature = (timeout = None))]
     fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
-        timeout::deadline(timeout)?;
-        let open = slf.as_super().get().sender.end().socket();
-        open.map(drop).map_err(|e| SenderEnd::raise(slf.py(), e))
+        let deadline = timeout::deadline(timeout)?;
+        let sender = &slf.as_super().get().sender;
+        timeout::interruptible(slf.py(), || sender.flush(deadline))?
+            .map_err(|e| errors::raise(slf.py(), e, Subject::Flush))
     }
 
     /// Encode a message, to be published later.
@@ -330,12 +345,20 @@ fn publish(
 
 /// Two bare connected ends, labelled as bytes until a codec takes them. Upstream: `ipc::channel`.
 ///
-/// `capacity` is the most undelivered messages of one sending process; 0: no limit.
+/// `capacity` is the most undelivered messages of one sending process; 0: no limit. `version` is the label of the
+/// crate's version that may be at the other side, where there is no such limit.
 #[pyfunction]
-#[pyo3(signature = (capacity = 0))]
-pub fn channel(py: Python<'_>, capacity: u32) -> PyResult<(SenderEnd, ReceiverEnd)> {
-    let (sender, receiver) =
-        transport::channel(capacity).map_err(|e| errors::raise(py, e, Subject::Other))?;
+#[pyo3(signature = (capacity = 0, version = None))]
+pub fn channel(
+    py: Python<'_>,
+    capacity: u32,
+    version: Option<u8>,
+) -> PyResult<(SenderEnd, ReceiverEnd)> {
+    let made = match version {
+        None => transport::channel(capacity),
+        Some(version) => transport::channel_of_frames(codec::version(version)?),
+    };
+    let (sender, receiver) = made.map_err(|e| errors::raise(py, e, Subject::Other))?;
     let label = crate::codec::LABEL_BYTES;
     Ok((
         SenderEnd::bare(sender, label),

@@ -28,7 +28,7 @@ pub fn with_sender(sender: &Sender, label: u8) -> Result<OwnedFd> {
         ..Parcel::default()
     };
     let outgoing = crate::sender::Outgoing::new(&parcel, None)?;
-    seal(outgoing.frame())
+    seal(outgoing.frame()?)
 }
 
 /// A receiver that is set aside; it has left when the move is committed.
@@ -40,6 +40,7 @@ pub fn with_receiver(moving: &Moving, label: u8) -> Result<OwnedFd> {
         extra: luggage.is_some(),
         occupied: 0,
         capacity: 0,
+        foreign: moving.version(),
     };
     let mut fds = vec![FdRef::Shared(moving.socket()?)];
     fds.extend(luggage.map(FdRef::Owned));

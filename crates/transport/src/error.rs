@@ -59,6 +59,9 @@ pub enum Error {
     /// The same receiver occurs twice in one message.
     #[error("the same receiver occurs twice in one message; a receiver has one owner")]
     ReceiverTwice,
+    /// An end cannot travel in this message, or not now. Nothing was sent.
+    #[error("{0}")]
+    Unfit(String),
     /// A view of shared memory stands in the way.
     #[error("{0}")]
     ViewsExist(&'static str),

@@ -2,7 +2,7 @@
 //!
 //! This crate knows nothing of Python and nothing of codecs: a message is a payload, some out-of-band
 //! buffers and some handles. Dependencies inside it point down:
-//! ends and sets → routes and intakes → lanes and wire → os. Every system call is in [`os`].
+//! ends and sets → ways → routes and intakes → lanes and wire → os. Every system call is in [`os`].
 
 #![deny(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod error;
 pub mod fd_chain;
 pub mod fd_link;
+pub mod frames;
 pub mod intake;
 pub mod lane;
 pub mod message;
@@ -23,6 +24,7 @@ pub mod route;
 pub mod sender;
 pub mod shared_memory;
 pub mod sync;
+pub mod way;
 pub mod wire;
 
 #[allow(unsafe_code)] // The one folder that speaks to the kernel; each block has its argument.
@@ -36,5 +38,5 @@ pub use message::{Body, Handle, HandleRef, Message, Parcel, Placed, Received, Re
 pub use one_shot::{Listener, connect};
 pub use receiver::{Moving, Receiver, Vain};
 pub use receiver_set::{Event, ReceiverSet};
-pub use sender::{Outgoing, Sender, channel};
+pub use sender::{Outgoing, Sender, channel, channel_of_frames};
 pub use shared_memory::SharedMemory;

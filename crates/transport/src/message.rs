@@ -58,6 +58,9 @@ pub enum Handle {
     Memory(Arc<SharedMemory>),
     /// An open file of any kind.
     File(OwnedFd),
+    /// What came from a Rust program: a sender, a receiver or shared memory, and only the type of the message says
+    /// which; see [`crate::frames`].
+    Foreign(OwnedFd),
 }
 
 /// A handle and its label.
@@ -168,6 +171,12 @@ impl Message {
         for item in parts.items {
             let entry = item.entry;
             let handle = match entry.kind {
+                HandleKind::Sender if let Some(version) = entry.foreign => {
+                    Handle::Sender(Sender::of_frames(item.fd, version))
+                }
+                HandleKind::Receiver if let Some(version) = entry.foreign => {
+                    Handle::Receiver(Receiver::of_frames(item.fd, version)?)
+                }
                 HandleKind::Sender => Handle::Sender(Sender::received(item.fd, item.extra, &entry)),
                 HandleKind::Receiver => {
                     let luggage = match &item.extra {
@@ -216,7 +225,7 @@ impl Drop for Message {
         let files = std::mem::take(&mut self.handles)
             .into_iter()
             .filter_map(|received| match received.handle {
-                Handle::File(file) => Some(file),
+                Handle::File(file) | Handle::Foreign(file) => Some(file),
                 _ => None,
             })
             .chain(self.seat.take())

@@ -26,10 +26,12 @@ use crate::error::{ConnectFailure, Error, Result};
 use crate::message::Message;
 use crate::os::place::{self, RANDOM_LEN};
 use crate::os::poll::{self, Epoll, Interest};
+use crate::frames::meeting;
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{self, Receiver, Vain};
 use crate::sender::Sender;
 use crate::sync::Lock;
+use crate::wire::rust::Version;
 
 const BACKLOG: i32 = 128;
 /// The kernel's limit on a socket's path; a longer name is nobody's.
@@ -43,11 +45,29 @@ pub struct Listener {
     news: Arc<Epoll>,
     name: String,
     allow_uid: Option<u32>,
-    // Keeps the name reachable, and so "served already" apart from "no such server".
-    place: Lock<Option<OwnedFd>>,
-    clients: Lock<Vec<Receiver>>,
+    place: Lock<Option<Meeting>>,
+    // The crate's version, if Rust programs are its clients.
+    version: Option<Version>,
+    clients: Lock<Vec<Client>>,
     // Of the client whose message was accepted last: nobody else may sit down before we stop listening.
     seat: Lock<Option<OwnedFd>>,
+}
+
+/// Where clients come to.
+#[derive(Debug)]
+enum Meeting {
+    /// Opened by its path; it keeps the name reachable, and so "served already" apart from "no such server".
+    Opened { _place: OwnedFd },
+    /// The path itself, as Rust programs know it.
+    Path { _place: meeting::Place },
+}
+
+/// A client that has not said anything yet.
+#[derive(Debug)]
+struct Client {
+    receiver: Receiver,
+    /// What is watched, once it is more than the socket.
+    behind: Option<Arc<Epoll>>,
 }
 
 impl Listener {
@@ -70,6 +90,26 @@ impl Listener {
                 (format!("@{address}#{secret}"), None)
             }
         };
+        let place = place.map(|place| Meeting::Opened { _place: place });
+        Listener::listen(listening, name, place, allow_uid, None)
+    }
+
+    /// Starts listening for Rust programs. With `allow_uid`, that user's processes may connect as well.
+    pub fn for_rust(version: Version, allow_uid: Option<u32>) -> Result<Listener> {
+        let listening = socket::new_unconnected()?;
+        let place = meeting::Place::bind(&listening, allow_uid.is_some())?;
+        let name = place.name().to_owned();
+        let place = Some(Meeting::Path { _place: place });
+        Listener::listen(listening, name, place, allow_uid, Some(version))
+    }
+
+    fn listen(
+        listening: OwnedFd,
+        name: String,
+        place: Option<Meeting>,
+        allow_uid: Option<u32>,
+        version: Option<Version>,
+    ) -> Result<Listener> {
         rustix::net::listen(&listening, BACKLOG).map_err(|e| Error::kernel("listen", e))?;
         let news = Arc::new(Epoll::new()?);
         news.add(listening.as_fd(), 0, Interest::Readable)?;
@@ -79,6 +119,7 @@ impl Listener {
             name,
             allow_uid,
             place: Lock::new(place),
+            version,
             clients: Lock::new(Vec::new()),
             seat: Lock::new(None),
         })
@@ -114,8 +155,15 @@ impl Listener {
                     Ok(client) => {
                         if let Some(peer) = receiver::admit(&client, self.allow_uid)? {
                             self.news.add(client.as_fd(), 0, Interest::Readable)?;
-                            let client = Receiver::accepted(client, peer.pid)?;
-                            self.clients.lock().push(client);
+                            if self.version.is_some() {
+                                // It may travel to a Rust program, which expects that it waits.
+                                socket::set_blocking(client.as_fd())?;
+                            }
+                            let receiver = Receiver::accepted(client, peer.pid, self.version)?;
+                            self.clients.lock().push(Client {
+                                receiver,
+                                behind: None,
+                            });
                         }
                     }
                     Err(Errno::AGAIN) => return Ok(()),
@@ -130,27 +178,43 @@ impl Listener {
     fn first_message(&self, vain: &Vain) -> Result<Option<(Receiver, Message)>> {
         let mut clients = self.clients.lock();
         let mut at = 0;
-        while let Some(client) = clients.get(at) {
-            match client.try_recv() {
+        while let Some(client) = clients.get_mut(at) {
+            match client.receiver.try_recv() {
                 Ok(message) => {
                     let client = clients.swap_remove(at);
-                    self.news.remove(client.end().socket()?.as_fd());
-                    return Ok(Some((client, message)));
+                    self.unwatch(&client)?;
+                    return Ok(Some((client.receiver, message)));
                 }
                 Err(Error::Empty) => {
                     if vain.is_suspicious() {
-                        client.look_at_the_first()?;
+                        client.receiver.look_at_the_first()?;
+                    }
+                    if client.behind.is_none()
+                        && let Some(behind) = client.receiver.behind()
+                    {
+                        // The rest of a large message comes by another way.
+                        self.unwatch(client)?;
+                        self.news.add(behind.as_fd(), 0, Interest::Readable)?;
+                        client.behind = Some(behind);
                     }
                     at += 1;
                 }
                 Err(Error::Disconnected | Error::Protocol(_)) => {
                     let client = clients.swap_remove(at);
-                    self.news.remove(client.end().socket()?.as_fd());
+                    self.unwatch(&client)?;
                 }
                 Err(e) => return Err(e),
             }
         }
         Ok(None)
+    }
+
+    fn unwatch(&self, client: &Client) -> Result<()> {
+        match &client.behind {
+            Some(behind) => self.news.remove(behind.as_fd()),
+            None => self.news.remove(client.receiver.end().socket()?.as_fd()),
+        }
+        Ok(())
     }
 
     /// The client whose message was accepted last is not served after all: its seat is free.
@@ -165,6 +229,10 @@ impl Listener {
         let clients = std::mem::take(&mut *self.clients.lock());
         drop(clients);
         self.turn_away();
+        if self.version.is_some() {
+            // A path does not tell "served already" from "no such server".
+            *self.place.lock() = None;
+        }
     }
 
     /// Ends it.

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::deadline::Deadline;
-use crate::end::{End, Gone, Hint, Readiness, Resident};
+use crate::end::{End, Gone, Hint, Readiness};
 use crate::error::{Error, Result};
 use crate::intake::{Intake, Taken};
+use crate::frames::reader::Reader;
 use crate::message::Message;
 use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
 use crate::os::{clock, descriptor, fork, process, system};
+use crate::way::In;
 use crate::wire::luggage::Incoming;
+use crate::wire::rust::Version;
 
 /// How long a receiver that has lanes looks for news before it sleeps: at most, and at first.
 const LONGEST_SPIN_NS: u64 = 50_000;
@@ -22,7 +25,7 @@ const FIRST_SPIN_NS: u64 = 20_000;
 #[derive(Debug)]
 pub struct Receiver {
     end: Arc<End>,
-    intake: Arc<Intake>,
+    intake: In,
     claim: Arc<Claim>,
     /// The generation in which the claim was found to be ours.
     claimed_in: AtomicU64,
@@ -39,10 +42,21 @@ impl Receiver {
 
     /// Takes over what came in a message. Nobody at the other side notices before it is first used.
     pub(crate) fn received(socket: OwnedFd, luggage: Vec<Incoming>) -> Result<Receiver> {
-        let claim = Arc::new(Claim::new()?);
         let socket = Arc::new(socket);
-        let intake = Intake::new(socket.clone(), luggage);
-        let end = End::new(socket, Some(intake.clone()));
+        let intake = In::Lanes(Intake::new(socket.clone(), luggage));
+        Receiver::of(socket, intake)
+    }
+
+    /// Takes over the socket of a channel whose senders may be in Rust programs.
+    pub fn of_frames(socket: OwnedFd, version: Version) -> Result<Receiver> {
+        let socket = Arc::new(socket);
+        let intake = In::Frames(Reader::new(version, socket.clone()));
+        Receiver::of(socket, intake)
+    }
+
+    fn of(socket: Arc<OwnedFd>, intake: In) -> Result<Receiver> {
+        let claim = Arc::new(Claim::new()?);
+        let end = End::new(socket, Some(intake.resident()));
         intake.belongs_to(&end)?;
         Ok(Receiver {
             end,
@@ -55,8 +69,15 @@ impl Receiver {
     }
 
     /// Takes over a socket that a one-shot server has accepted.
-    pub(crate) fn accepted(socket: OwnedFd, peer_pid: u32) -> Result<Receiver> {
-        let mut receiver = Receiver::from_socket(socket)?;
+    pub(crate) fn accepted(
+        socket: OwnedFd,
+        peer_pid: u32,
+        version: Option<Version>,
+    ) -> Result<Receiver> {
+        let mut receiver = match version {
+            None => Receiver::from_socket(socket)?,
+            Some(version) => Receiver::of_frames(socket, version)?,
+        };
         receiver.peer_pid = Some(peer_pid);
         Ok(receiver)
     }
@@ -263,21 +284,21 @@ impl Receiver {
             claim: self.claim.clone(),
             outcome: None,
         };
+        self.intake.set_moving(true)?;
         self.claim.mark_moved()?;
-        self.intake.set_moving(true);
         Ok(moving)
     }
 
     /// Moves the end into a new object; this one is gone for the reason given.
     pub fn take(&self, why: Gone) -> Result<Receiver> {
         let socket = self.end.socket()?;
-        let end = End::new(socket, Some(self.intake.clone()));
+        let end = End::new(socket, Some(self.intake.resident()));
         self.intake.belongs_to(&end)?;
         if let Err(error) = self.end.take(why) {
             // Another thread was faster. What it did to the end, it did not do to what belongs to the heir.
             self.intake.belongs_to(&self.end)?;
             if let Some(gone) = self.end.gone_for_good() {
-                self.intake.left(self.end.id(), gone);
+                self.intake.resident().left(self.end.id(), gone);
             }
             return Err(error);
         }
@@ -294,6 +315,11 @@ impl Receiver {
     /// Its state.
     pub fn end(&self) -> &Arc<End> {
         &self.end
+    }
+
+    /// The version of the crate whose frames it takes; None: messages of our own.
+    pub fn version(&self) -> Option<Version> {
+        self.intake.version()
     }
 
     /// The process at the other side, if a one-shot server made the connection.
@@ -332,7 +358,7 @@ impl Vain {
 #[derive(Debug)]
 pub struct Moving {
     end: Arc<End>,
-    intake: Arc<Intake>,
+    intake: In,
     claim: Arc<Claim>,
     outcome: Option<Gone>,
 }
@@ -341,6 +367,11 @@ impl Moving {
     /// It arrived: our copy is closed.
     pub fn commit(mut self, why: Gone) {
         self.outcome = Some(why);
+    }
+
+    /// The version of the crate whose frames it takes.
+    pub fn version(&self) -> Option<Version> {
+        self.intake.version()
     }
 
     /// Whether it is this receiver that moves.
@@ -362,7 +393,8 @@ impl Moving {
 impl Drop for Moving {
     fn drop(&mut self) {
         if self.outcome.is_none() {
-            self.intake.set_moving(false);
+            // Only a beginning can be refused.
+            let _ = self.intake.set_moving(false);
             self.claim.unmark_moved();
         }
         self.end.finish_move(self.outcome);

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use crate::deadline::Deadline;
 use crate::end::{End, Gone, Readiness};
 use crate::error::{Error, Result};
+use crate::frames::meeting;
+use crate::frames::writer::Writer;
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{Moving, Receiver, Vain};
 use crate::route::{Attempt, LaneStatistics, Route, SHARED, Ticket};
 use crate::sync::Lock;
+use crate::way::{Layout, Out};
 use crate::wire::native::{Entry, FdRef, Frame, HandleKind};
+use crate::wire::rust::{self, Version};
 
 /// A new channel. `capacity` is the most undelivered messages of one sending process; 0: no limit.
 pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
@@ -27,6 +31,15 @@ pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
     ))
 }
 
+/// A new channel whose other end may be in a Rust program.
+pub fn channel_of_frames(version: Version) -> Result<(Sender, Receiver)> {
+    let (sender, receiver) = socket::duplex_pair()?;
+    Ok((
+        Sender::of_frames(sender, version),
+        Receiver::of_frames(receiver, version)?,
+    ))
+}
+
 /// The place of a one-shot server's client, until it travels to the server with the first message.
 type Seat = Arc<Lock<Option<OwnedFd>>>;
 
@@ -34,7 +47,7 @@ type Seat = Arc<Lock<Option<OwnedFd>>>;
 #[derive(Debug)]
 pub struct Sender {
     end: Arc<End>,
-    route: Arc<Route>,
+    way: Out,
     peer_pid: Option<u32>,
     seat: Lock<Option<Seat>>,
 }
@@ -42,15 +55,19 @@ pub struct Sender {
 impl Sender {
     fn new(socket: Arc<OwnedFd>, ticket: Ticket, capacity: u32) -> Sender {
         let route = Route::new(ticket, capacity);
-        Sender::of_route(socket, route)
+        Sender::of_way(socket, Out::Lanes(route))
     }
 
-    fn of_route(socket: Arc<OwnedFd>, route: Arc<Route>) -> Sender {
-        let end = End::of_sender(socket, route.clone());
-        route.enlist(&end);
+    fn of_way(socket: Arc<OwnedFd>, way: Out) -> Sender {
+        let end = match &way {
+            Out::Lanes(_) => End::of_sender(socket, way.resident()),
+            // Its other side can write to it, and leave there what is slow to close.
+            Out::Frames(_) => End::new(socket, Some(way.resident())),
+        };
+        way.enlist(&end);
         Sender {
             end,
-            route,
+            way,
             peer_pid: None,
             seat: Lock::new(None),
         }
@@ -63,6 +80,20 @@ impl Sender {
             occupied: SHARED,
         };
         Sender::new(Arc::new(socket), ticket, 0)
+    }
+
+    /// Takes over the socket of a channel whose receiver may be in a Rust program.
+    pub fn of_frames(socket: OwnedFd, version: Version) -> Sender {
+        Sender::of_way(Arc::new(socket), Out::Frames(Writer::new(version)))
+    }
+
+    /// Connects to a one-shot server of a Rust program, or to one of ours for such programs.
+    pub fn connect_to_path(name: &str, version: Version, deadline: Deadline) -> Result<Sender> {
+        let socket = meeting::connect(name, deadline)?;
+        let peer_pid = Some(process::peer_of(socket.as_fd())?.pid);
+        let mut sender = Sender::of_frames(socket, version);
+        sender.peer_pid = peer_pid;
+        Ok(sender)
     }
 
     /// Takes over what came in a message.
@@ -98,7 +129,7 @@ impl Sender {
     #[inline]
     pub fn send_plain(&self, payload: &[u8]) -> Result<bool> {
         self.end.check_open()?;
-        self.route.send_plain(payload)
+        self.way.send_plain(payload)
     }
 
     /// Sends what `outgoing` holds. Waits until the deadline if the channel is bounded and full. May be called
@@ -110,7 +141,7 @@ impl Sender {
         let mut vain = Vain::default();
         let outcome = loop {
             let place = seat.as_ref().map(|seat| seat.as_fd());
-            let bell = match self.route.send(primary.as_fd(), &outgoing.frame, place) {
+            let bell = match self.way.send(&primary, &outgoing.layout, place) {
                 Ok(Attempt::Sent) => {
                     seat = None;
                     if shared_seat.is_some() {
@@ -130,7 +161,7 @@ impl Sender {
             }
             let waited = match bell {
                 Some(bell) => self.end.wait(Some(bell), Interest::Readable, deadline, || {
-                    self.route.arm()
+                    self.way.arm()
                 }),
                 None => self.end.wait(None, Interest::Writable, deadline, || true),
             };
@@ -146,11 +177,11 @@ impl Sender {
 
     /// A descriptor that is readable when there is room, which stays valid while the returned value lives.
     pub fn watch(&self) -> Result<Arc<Readiness>> {
-        match self.route.bell() {
+        match self.way.bell() {
             None => self.end.watch(None, Interest::Writable),
             Some(bell) => {
                 let readiness = self.end.watch(Some(bell), Interest::Readable)?;
-                if !self.route.arm() {
+                if !self.way.arm() {
                     readiness.ring();
                 }
                 Ok(readiness)
@@ -167,7 +198,7 @@ impl Sender {
     /// Another handle on the same sending end.
     pub fn duplicate(&self) -> Result<Sender> {
         let socket = Arc::new(descriptor::duplicate(self.end.socket()?.as_fd())?);
-        let mut twin = Sender::of_route(socket, self.route.clone());
+        let mut twin = Sender::of_way(socket, self.way.clone());
         twin.peer_pid = self.peer_pid;
         twin.seat = Lock::new(self.seat.lock().clone());
         Ok(twin)
@@ -176,7 +207,7 @@ impl Sender {
     /// Moves the end into a new object; this one is gone for the reason given.
     pub fn take(&self, why: Gone) -> Result<Sender> {
         // The new one first: a route without ends gives up its lane.
-        let mut heir = Sender::of_route(self.end.socket()?, self.route.clone());
+        let mut heir = Sender::of_way(self.end.socket()?, self.way.clone());
         self.end.take(why)?;
         heir.peer_pid = self.peer_pid;
         heir.seat = Lock::new(self.seat.lock().clone());
@@ -190,7 +221,7 @@ impl Sender {
 
     /// The most undelivered messages of one sending process; None: no limit.
     pub fn capacity(&self) -> Option<u32> {
-        match self.route.capacity() {
+        match self.way.capacity() {
             0 => None,
             capacity => Some(capacity),
         }
@@ -198,7 +229,29 @@ impl Sender {
 
     /// What is under way in this process's lane, if it has one.
     pub fn lane(&self) -> Option<LaneStatistics> {
-        self.route.statistics()
+        self.way.statistics()
+    }
+
+    /// The version of the crate that is meant to read at the other side; None: a receiver of ours.
+    pub fn version(&self) -> Option<Version> {
+        self.way.version()
+    }
+
+    /// Waits until nothing that was sent is held in this process. [`Error::ReceiverGone`] if it never will be read.
+    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+        self.end.check_open()?;
+        match &self.way {
+            // A message is where its receiver finds it when it is sent.
+            Out::Lanes(_) => Ok(()),
+            Out::Frames(writer) => writer.flush(deadline),
+        }
+    }
+
+    /// What people are told when the process cannot end because a message waits for its receiver.
+    pub fn describe(&self, text: impl FnOnce() -> String) {
+        if let Out::Frames(writer) = &self.way {
+            writer.describe(text());
+        }
     }
 
     /// The process at the other side, if a one-shot server made the connection.
@@ -211,7 +264,7 @@ impl Sender {
 /// everything as it was.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    frame: Frame<'a>,
+    layout: Layout<'a>,
     receivers: Vec<Moving>,
     senders: Vec<Leaving<'a>>,
 }
@@ -240,27 +293,55 @@ impl Drop for Leaving<'_> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Lays out `parcel`, to be sent through `carrier`.
+    /// Lays out `parcel`, to be sent through `carrier`; without one, in packets of our own.
     pub fn new(parcel: &Parcel<'a>, carrier: Option<&Sender>) -> Result<Outgoing<'a>> {
+        if let Some(version) = carrier.and_then(Sender::version) {
+            return Outgoing::in_frames(parcel, version);
+        }
         let mut luggage = Luggage::default();
         for (handle, label) in &parcel.handles {
             luggage.add(handle, *label, parcel, carrier)?;
         }
+        let frame = Frame::new(
+            parcel.payload,
+            &parcel.buffers,
+            &luggage.entries,
+            luggage.fds,
+        )?;
         Ok(Outgoing {
-            frame: Frame::new(
-                parcel.payload,
-                &parcel.buffers,
-                &luggage.entries,
-                luggage.fds,
-            )?,
+            layout: Layout::Native(frame),
             receivers: luggage.receivers,
             senders: luggage.senders,
         })
     }
 
-    /// As it is laid out.
-    pub(crate) fn frame(&self) -> &Frame<'a> {
-        &self.frame
+    /// Lays it out for a Rust program.
+    fn in_frames(parcel: &Parcel<'a>, version: Version) -> Result<Outgoing<'a>> {
+        let mut luggage = Luggage::default();
+        let (ends, regions): (Vec<_>, Vec<_>) = parcel
+            .handles
+            .iter()
+            .partition(|(handle, _)| !matches!(handle, HandleRef::Memory(_)));
+        for (handle, _) in ends.into_iter().chain(regions) {
+            luggage.add_to_frame(&handle, version)?;
+        }
+        if !parcel.buffers.is_empty() {
+            return unfit("buffers");
+        }
+        let frame = rust::Frame::new(version, parcel.payload, luggage.fds)?;
+        Ok(Outgoing {
+            layout: Layout::Rust(frame),
+            receivers: luggage.receivers,
+            senders: luggage.senders,
+        })
+    }
+
+    /// As it is laid out for receivers of ours.
+    pub(crate) fn frame(&self) -> Result<&Frame<'a>> {
+        match &self.layout {
+            Layout::Native(frame) => Ok(frame),
+            Layout::Rust(_) => unfit("an envelope"),
+        }
     }
 
     /// It was sent: its ends are no longer ours.
@@ -297,16 +378,19 @@ impl<'a> Luggage<'a> {
             extra: false,
             occupied: 0,
             capacity: 0,
+            foreign: None,
         };
         match handle {
             HandleRef::Sender(sender) => {
-                let same = |other: &Sender| Arc::ptr_eq(&other.route, &sender.route);
+                let same = |other: &Sender| other.way.same(&sender.way);
                 let times = parcel
                     .handles
                     .iter()
                     .filter(|(other, _)| matches!(other, HandleRef::Sender(other) if same(other)));
-                let alone =
-                    times.count() == 1 && sender.route.is_alone() && !carrier.is_some_and(same);
+                let Out::Lanes(route) = &sender.way else {
+                    return self.add_foreign_sender(sender, entry);
+                };
+                let alone = times.count() == 1 && route.is_alone() && !carrier.is_some_and(same);
                 let socket = sender.end.socket()?;
                 if alone {
                     sender.end.begin_move()?;
@@ -315,11 +399,11 @@ impl<'a> Luggage<'a> {
                     sender,
                     set_aside: alone,
                 });
-                let ticket = sender.route.depart(socket.as_fd(), alone)?;
+                let ticket = route.depart(socket.as_fd(), alone)?;
                 entry.kind = HandleKind::Sender;
                 entry.extra = ticket.door.is_some();
                 entry.occupied = ticket.occupied;
-                entry.capacity = sender.route.capacity();
+                entry.capacity = route.capacity();
                 self.fds.push(FdRef::Shared(socket));
                 self.fds.extend(ticket.door.map(FdRef::Shared));
             }
@@ -329,6 +413,7 @@ impl<'a> Luggage<'a> {
                 }
                 let moving = receiver.begin_move()?;
                 entry.kind = HandleKind::Receiver;
+                entry.foreign = moving.version();
                 let luggage = moving.pack()?;
                 entry.extra = luggage.is_some();
                 self.fds.push(FdRef::Shared(moving.socket()?));
@@ -345,4 +430,55 @@ impl<'a> Luggage<'a> {
         self.entries.push(entry);
         Ok(())
     }
+
+    /// A sender whose receiver may be in a Rust program, in a message of our own: nothing but its socket.
+    fn add_foreign_sender(&mut self, sender: &'a Sender, mut entry: Entry) -> Result<()> {
+        entry.kind = HandleKind::Sender;
+        entry.foreign = sender.version();
+        self.fds.push(FdRef::Shared(sender.end.socket()?));
+        self.senders.push(Leaving {
+            sender,
+            set_aside: false,
+        });
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// A handle in a message for a Rust program: nothing but a descriptor.
+    fn add_to_frame(&mut self, handle: &HandleRef<'a>, version: Version) -> Result<()> {
+        match handle {
+            HandleRef::Sender(sender) if sender.version() != Some(version) => {
+                return unfit("a sender of a channel that was made without the same codec=");
+            }
+            HandleRef::Receiver(receiver) if receiver.version() != Some(version) => {
+                return unfit("a receiver of a channel that was made without the same codec=");
+            }
+            HandleRef::File(_) => return unfit("a file"),
+            HandleRef::Sender(sender) => {
+                self.fds.push(FdRef::Shared(sender.end.socket()?));
+                self.senders.push(Leaving {
+                    sender,
+                    set_aside: false,
+                });
+            }
+            HandleRef::Receiver(receiver) => {
+                if self.receivers.iter().any(|moving| moving.is_of(receiver)) {
+                    return Err(Error::ReceiverTwice);
+                }
+                let moving = receiver.begin_move()?;
+                self.fds.push(FdRef::Shared(moving.socket()?));
+                self.receivers.push(moving);
+            }
+            // Nothing travels for an empty one.
+            HandleRef::Memory(region) if region.is_empty() => {}
+            HandleRef::Memory(region) => self.fds.push(FdRef::Shared(region.writable_file()?)),
+        }
+        Ok(())
+    }
+}
+
+fn unfit<T>(what: &str) -> Result<T> {
+    Err(Error::Unfit(format!(
+        "{what} cannot travel in a message for a Rust program"
+    )))
 }

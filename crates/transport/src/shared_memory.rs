@@ -96,6 +96,34 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// A copy of what a Rust program has sent. There it stays writable, and could be cut off under whoever maps it.
+    pub fn copy_of(file: &OwnedFd) -> Result<SharedMemory> {
+        let len = descriptor::check_memory(file.as_fd())?;
+        let size = usize::try_from(len).unwrap_or(usize::MAX);
+        let copy = memory::copy(file, len)?;
+        if memory::allocated(copy.as_fd())? < len {
+            return Err(Error::Protocol(
+                "shared memory from the peer was cut off while it was received".into(),
+            ));
+        }
+        memory::seal_content(copy.as_fd())?;
+        Ok(SharedMemory::new(copy, size, false, true))
+    }
+
+    /// A file that a Rust program can map writable: that of a mutable region, or a copy of a frozen one.
+    pub fn writable_file(&self) -> Result<Arc<OwnedFd>> {
+        self.freeze()?;
+        let file = self.file();
+        if self.mutable {
+            // A region with holes looks like one whose sender has not paid for it.
+            memory::allocate(file.as_fd(), 0, self.len as u64)?;
+            return Ok(file);
+        }
+        let copy = memory::copy(&file, self.len as u64)?;
+        memory::seal_size(copy.as_fd())?;
+        Ok(Arc::new(copy))
+    }
+
     /// Maps the region if it is not, and keeps it mapped and unfrozen until [`SharedMemory::release`].
     /// An empty region has a pointer that must not be followed.
     pub fn view(&self) -> Result<NonNull<u8>> {

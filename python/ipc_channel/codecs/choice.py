@@ -10,19 +10,30 @@ from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, LABEL_TYPED
 from ipc_channel.codecs.raw import RAW
 
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
     from ipc_channel._core import Codec
 
-__all__ = ["UNSET", "chosen_codec", "codec_for"]
+    CodecName: TypeAlias = Literal["rust", "rust-0.21", "rust-0.20"]
+    """What ``codec=`` takes: the versions of the crate that a program at the other side may use."""
+
+__all__ = ["UNSET", "chosen_codec", "codec_for", "codec_of_end", "version_label"]
 
 UNSET: Final[Any] = object()
 """Stands for "no type was given", since None is a type that messages can have."""
 
 
-def codec_for(form: Any = UNSET) -> "Codec":
+def codec_for(form: Any = UNSET, name: "CodecName | None" = None) -> "Codec":
     """The codec for messages of type ``form``, or for any picklable object if there is none.
 
-    Raises TypeError if messages of that type cannot be carried safely.
+    ``name`` is that of a codec for Rust programs. Raises TypeError if messages of that type cannot be carried safely.
     """
+    if name is not None:
+        from ipc_channel.codecs.rust import rust_codec, version_named
+
+        if form is UNSET:
+            raise TypeError(f"codec={name!r} needs the type of the messages: a Rust program cannot unpickle")
+        return rust_codec(form, version_named(name))
     if form is UNSET:
         from ipc_channel.codecs.pickled import PICKLED
 
@@ -30,6 +41,27 @@ def codec_for(form: Any = UNSET) -> "Codec":
     from ipc_channel.codecs.typed import typed_codec
 
     return typed_codec(form)
+
+
+def version_label(name: "CodecName | None") -> int | None:
+    """How the core calls the version of the crate that ``codec=`` names. ValueError if there is no such codec."""
+    if name is None:
+        return None
+    from ipc_channel.codecs.rust import version_named
+
+    return version_named(name).label
+
+
+def codec_of_end(form: Any, label: int) -> "Codec":
+    """The codec of an end that came from another process, for messages of that type; by its label it is one of ours
+    or one for Rust programs."""
+    if form is not UNSET and label not in (LABEL_BYTES, LABEL_TYPED, LABEL_PICKLED):
+        from ipc_channel.codecs.rust import rust_codec, version_of
+
+        version = version_of(label)
+        if version is not None:
+            return rust_codec(form, version)
+    return codec_for(form)
 
 
 def chosen_codec(label: int | None, form: Any, trusted: bool, name: str) -> "Codec":

@@ -6,14 +6,15 @@ Apart from the codec, since every class of handles needs it, and not every progr
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from ipc_channel._core import LABEL_PICKLED, LABEL_TYPED, ReceiverEnd, SenderEnd
-from ipc_channel.codecs.choice import codec_for
+from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, ReceiverEnd, SenderEnd
+from ipc_channel.codecs.choice import codec_for, codec_of_end
 from ipc_channel.codecs.frames import Incoming, OutgoingPickle, stack
 from ipc_channel.codecs.kinds import LABEL_NAMES, kind_of
 from ipc_channel.errors import DecodeError
 
 if TYPE_CHECKING:
     from ipc_channel._core import Handle
+    from ipc_channel.codecs.rust import RustCodec
     from ipc_channel.codecs.typed import TypedCodec
 
 __all__ = ["form_of", "make_handle", "reduce_handle", "revive"]
@@ -44,8 +45,8 @@ def form_of(handle: "Handle") -> tuple[Any, ...]:
     """The type of its messages, if it is an end that was given one: it travels by pickle, next to the index."""
     if isinstance(handle, SenderEnd | ReceiverEnd):
         codec = handle.codec
-        if codec is not None and codec.label == LABEL_TYPED:
-            return (cast("TypedCodec", codec).form,)
+        if codec is not None and codec.label not in (LABEL_BYTES, LABEL_PICKLED):  # typed, for Python or for Rust
+            return (cast("TypedCodec | RustCodec", codec).form,)
     return ()
 
 
@@ -78,9 +79,10 @@ def make_handle(cls: type[Any], handle: "Handle", form: tuple[Any, ...]) -> Any:
     if not kind.generic:
         return cls(handle) if kind.codec is None else cls(handle, kind.codec)
     end = cast("SenderEnd | ReceiverEnd", handle)
-    label = LABEL_TYPED if form else LABEL_PICKLED
-    if end.label != label:
+    codec = codec_of_end(form[0], end.label) if form else codec_for()
+    if end.label != codec.label:
         raise TypeError(
-            f"expected an end for {LABEL_NAMES[label]}, got one for {LABEL_NAMES.get(end.label, 'unknown messages')}"
+            f"expected an end for {LABEL_NAMES[codec.label]}, "
+            f"got one for {LABEL_NAMES.get(end.label, 'unknown messages')}"
         )
-    return cls(end, codec_for(*form))
+    return cls(end, codec)

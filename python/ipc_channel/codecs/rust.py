@@ -6,13 +6,14 @@ crate's older versions. Nothing in them says what an end is; the annotation at t
 
 import functools
 import types
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ipc_channel._core import (
     LABEL_BYTES,
     LABEL_RUST,
     LABEL_RUST_0_20,
     LABEL_RUST_0_21,
+    Foreign,
     Memory,
     ReceiverEnd,
     RustPlan,
@@ -21,14 +22,14 @@ from ipc_channel._core import (
 from ipc_channel.codecs.frames import Incoming
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe
 from ipc_channel.codecs.rust_schema import Schema
-from ipc_channel.errors import DecodeError, EncodeError
+from ipc_channel.errors import EncodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipc_channel._core import Delivery, Handle, Parcel
 
-__all__ = ["VERSIONS", "RustCodec", "RustVersion", "rust_codec", "version_of"]
+__all__ = ["VERSIONS", "RustCodec", "RustVersion", "rust_codec", "version_named", "version_of"]
 
 
 class RustVersion(NamedTuple):
@@ -49,6 +50,14 @@ VERSIONS: Final = {
         RustVersion("rust-0.20", LABEL_RUST_0_20, "bincode"),
     )
 }
+
+
+def version_named(name: Any) -> RustVersion:
+    """The version that ``codec=`` names. ValueError if there is none."""
+    version = VERSIONS.get(name) if isinstance(name, str) else None
+    if version is None:
+        raise ValueError(f"codec must be None or one of {', '.join(map(repr, VERSIONS))}, not {name!r}")
+    return version
 
 
 def version_of(label: int | None) -> RustVersion | None:
@@ -126,24 +135,24 @@ def _decode_delivery(decode: "Callable[[bytes, _Handles], Any]", delivery: "Deli
 
 
 class _Handles:
-    """The handles of a message that is being decoded: ends and regions are counted apart."""
+    """The handles of a message that is being decoded: ends and regions are counted apart, as the crate does, to which
+    every socket is an end and everything else a region."""
 
     __slots__ = ("_ends", "_regions")
 
-    def __init__(self, handles: "list[Handle]") -> None:
-        self._ends = Incoming([handle for handle in handles if not isinstance(handle, Memory)])
-        self._regions = Incoming([handle for handle in handles if isinstance(handle, Memory)])
+    def __init__(self, handles: "list[Any]") -> None:
+        self._ends = Incoming([handle for handle in handles if handle.socket_like])
+        self._regions = Incoming([handle for handle in handles if not handle.socket_like])
 
     def end(self, make: "Callable[[Any], Any]", index: int) -> Any:
         return _made(self._ends, make, self._ends.claim(index))
 
     def region(self, make: "Callable[[Any], Any]", index: int | None) -> Any:
         if index is None:
-            handle = Memory.create_region(0)
-            handle.freeze()
-        else:
-            handle = cast("Memory", self._regions.claim(index))
-        return _made(self._regions, make, handle)
+            empty = Memory.create_region(0)
+            empty.freeze()
+            return _made(self._regions, make, empty)
+        return _made(self._regions, make, self._regions.claim(index))
 
     def release(self) -> None:
         self._ends.release()
@@ -189,17 +198,23 @@ class _Place:
             fits = handle.label == kind.codec.label
         else:
             fits = handle.label in (self._version.label, LABEL_BYTES)
-        if not fits:
+        if not fits or handle.version != self._version.label:
             raise EncodeError(
                 f"{handle!r} is an end for {LABEL_NAMES.get(handle.label, 'unknown messages')}, which the Rust program "
                 f'at the other side would not understand; make it with codec="{self._version.name}"'
             )
 
-    def make(self, handle: "Handle") -> Any:
+    def make(self, handle: "Foreign | Memory") -> Any:
         """What the annotation says, made of a handle."""
         kind = self._kind
-        if not isinstance(handle, kind.made_from):
-            raise DecodeError(f"expected the handle of a {kind.cls.__name__}, got {type(handle).__name__}")
-        if kind.generic:
-            return kind.cls(handle, rust_codec(self._parameter, self._version))
-        return kind.cls(handle) if kind.codec is None else kind.cls(handle, kind.codec)
+        codec = rust_codec(self._parameter, self._version) if kind.generic else kind.codec
+        label = self._version.label if codec is None else codec.label
+        made: Any = handle
+        if isinstance(handle, Foreign):
+            if kind.made_from is SenderEnd:
+                made = handle.sender(label, self._version.label)
+            elif kind.made_from is ReceiverEnd:
+                made = handle.receiver(label, self._version.label)
+            else:
+                made = handle.memory()
+        return kind.cls(made) if codec is None else kind.cls(made, codec)

@@ -91,12 +91,18 @@ def _encode(encode: Callable[[Any], bytes], message: Any) -> bytes | Parcel:
 
 
 def _encode_handle(handle: Any) -> msgspec.msgpack.Ext:
-    if kind_of(type(handle)) is None:
+    kind = kind_of(type(handle))
+    if kind is None:
         raise TypeError(f"{type(handle).__qualname__} is not a type that a typed channel can carry")
     if isinstance(handle, SenderEnd | ReceiverEnd) and handle.label == LABEL_PICKLED:
         raise EncodeError(
             f"{handle!r} unpickles what it receives, so it cannot travel through a typed channel: its peer could "
             "make this program run code; send it through channel(), or make it with channel(T)"
+        )
+    if kind.generic and handle.label != LABEL_TYPED and handle.label != LABEL_PICKLED:
+        raise EncodeError(
+            f"{handle!r} is for {LABEL_NAMES.get(handle.label, 'unknown messages')}, and the annotation means one for "
+            "typed messages; annotate it as OpaqueSender or OpaqueReceiver and send what to_opaque() gives"
         )
     frame = stack.frames[-1]
     assert isinstance(frame, Outgoing)

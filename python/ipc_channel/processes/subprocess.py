@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast, get_args, overload
 
 from ipc_channel import _core
-from ipc_channel.codecs.choice import UNSET, codec_for
+from ipc_channel.codecs.choice import UNSET, codec_of_end
 from ipc_channel.codecs.kinds import LABEL_NAMES, Kind, describe, kind_of
 from ipc_channel.errors import ClosedError, ConnectError, ProtocolError
 
@@ -188,7 +188,7 @@ def inherit(text: str, /, *types: Any) -> tuple[Any, ...]:
     inherited = _parse(text)
     if len(inherited) != len(types):
         raise ValueError(f"{text!r} holds {len(inherited)} ends, but {len(types)} types were given")
-    wanted = [_wanted(form) for form in types]
+    wanted = [_wanted(form, end.label) for form, end in zip(types, inherited, strict=True)]
     with _lock:
         if text in _made:
             raise ValueError(f"{text!r} was made by this process: it is for the child, which inherits the ends")
@@ -221,14 +221,14 @@ def _parse(text: str) -> list[_Inherited]:
     ]
 
 
-def _wanted(form: Any) -> _Wanted:
+def _wanted(form: Any, label: int) -> _Wanted:
     kind = kind_of(form)
     if kind is None or not issubclass(kind.made_from, _core.SenderEnd | _core.ReceiverEnd):
         raise TypeError(f"{describe(form)} is not a type of ends, such as Sender[int] or BytesReceiver")
     codec = kind.codec
     if kind.generic:
         (parameter,) = get_args(form) or (Any,)
-        codec = codec_for(UNSET if parameter is Any else parameter)
+        codec = codec_of_end(UNSET if parameter is Any else parameter, label)
     return _Wanted(form, kind, codec)
 
 

@@ -2,7 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, SealFlags};
@@ -28,9 +28,28 @@ pub fn disconnect(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Closes what threads of the parent held when this process was forked off. Those threads do not exist here, and
+/// never drop what they held. Nobody else may hold it.
+pub fn close_abandoned(shared: Arc<impl AsFd>) {
+    match Arc::try_unwrap(shared) {
+        Ok(last) => drop(last),
+        Err(shared) => {
+            // SAFETY: no other owner exists in this process, so nobody uses the number or closes it again. What
+            // `shared` counts is never dropped.
+            drop(unsafe { OwnedFd::from_raw_fd(shared.as_fd().as_raw_fd()) });
+            std::mem::forget(shared);
+        }
+    }
+}
+
 /// An inherited descriptor must not be inherited further.
 pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(|e| Error::kernel("fcntl(F_SETFD)", e))
+}
+
+/// Whether it is a socket of any kind. No file system is asked, which may be a hostile process.
+pub fn is_socket(fd: BorrowedFd<'_>) -> bool {
+    sockopt::socket_type(fd).is_ok()
 }
 
 /// Fails unless `fd` is a Unix seqpacket socket that is not listening.
@@ -105,6 +124,32 @@ pub fn check_sealed_memory(fd: BorrowedFd<'_>) -> Result<SealedMemory> {
     if !seals.contains(SealFlags::SHRINK) {
         return refuse("is not sealed against shrinking");
     }
+    look_at_memory(fd, seals)
+}
+
+/// The size of a memory file whose pages exist all: its sender has paid for what it says it sent.
+pub fn check_memory(fd: BorrowedFd<'_>) -> Result<u64> {
+    let refuse = |what: &str| {
+        Err(Error::Protocol(format!(
+            "shared memory from the peer {what}"
+        )))
+    };
+    let Ok(seals) = rustix::fs::fcntl_get_seals(fd) else {
+        return refuse("is not a memory file");
+    };
+    let memory = look_at_memory(fd, seals)?;
+    if !memory.whole {
+        return refuse("has holes");
+    }
+    Ok(memory.size)
+}
+
+fn look_at_memory(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<SealedMemory> {
+    let refuse = |what: &str| {
+        Err(Error::Protocol(format!(
+            "shared memory from the peer {what}"
+        )))
+    };
     let stat = rustix::fs::fstat(fd).map_err(|e| Error::kernel("fstat", e))?;
     // Huge pages make lengths and faults behave differently; nothing of ours makes them.
     const HUGETLBFS_MAGIC: u64 = 0x958458f6;

@@ -185,6 +185,14 @@ pub fn install_hooks(before: fn(), in_child: fn()) {
 
 static HOOKS: OnceLock<Hooks> = OnceLock::new();
 
+/// What runs besides in the child of every fork. Only the first call counts.
+pub fn install_child_hook(in_child: fn()) {
+    install();
+    CHILD_HOOK.get_or_init(|| in_child);
+}
+
+static CHILD_HOOK: OnceLock<fn()> = OnceLock::new();
+
 /// Before a fork, and after it in the child.
 type Hooks = (fn(), fn());
 
@@ -213,6 +221,9 @@ extern "C" fn release() {
 
 extern "C" fn release_in_child() {
     if let Some((_, in_child)) = HOOKS.get() {
+        run(*in_child);
+    }
+    if let Some(in_child) = CHILD_HOOK.get() {
         run(*in_child);
     }
     release();

@@ -51,6 +51,16 @@ pub fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Leaves all signals to the other threads of the process.
+pub fn block_signals() {
+    // SAFETY: a set is filled and used; both calls touch nothing else.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+    }
+}
+
 const MOVED: u64 = 1 << 32;
 const SLOTS_A_PAGE: usize = 4096 / size_of::<AtomicU64>();
 

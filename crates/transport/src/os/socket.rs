@@ -63,6 +63,11 @@ pub fn new_unconnected() -> Result<OwnedFd> {
     .map_err(|e| Error::kernel("socket", e))
 }
 
+/// Whoever receives or sends on it without saying otherwise waits.
+pub fn set_blocking(socket: BorrowedFd<'_>) -> Result<()> {
+    rustix::io::ioctl_fionbio(socket, false).map_err(|e| Error::kernel("ioctl(FIONBIO)", e))
+}
+
 /// Marks a connected socket as a sender's.
 pub fn shut_for_reading(socket: BorrowedFd<'_>) -> Result<()> {
     match rustix::net::shutdown(socket, Shutdown::Read) {
@@ -83,6 +88,25 @@ pub enum Sent {
 
 /// Sends one packet or nothing. Never waits.
 pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<Sent> {
+    send_flagged(socket, parts, fds, 0)
+}
+
+/// The same, marked as the end of a record.
+pub fn send_record(
+    socket: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    fds: &[RawFd],
+) -> Result<Sent> {
+    send_flagged(socket, parts, fds, libc::MSG_EOR)
+}
+
+#[inline]
+fn send_flagged(
+    socket: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    fds: &[RawFd],
+    flags: libc::c_int,
+) -> Result<Sent> {
     let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
     // SAFETY: a msghdr of zeroes is a valid empty one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -113,7 +137,7 @@ pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Res
             libc::sendmsg(
                 socket.as_raw_fd(),
                 &message,
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | flags,
             )
         };
         if sent >= 0 {
@@ -200,6 +224,12 @@ pub fn unread(socket: BorrowedFd<'_>) -> Result<usize> {
     } else {
         Err(Error::kernel("ioctl(SIOCOUTQ)", last_errno()))
     }
+}
+
+/// How much a socket's buffer holds, by the kernel's accounting.
+pub fn buffer_size(socket: BorrowedFd<'_>) -> Result<usize> {
+    rustix::net::sockopt::socket_send_buffer_size(socket)
+        .map_err(|e| Error::kernel("getsockopt(SO_SNDBUF)", e))
 }
 
 /// Whether nobody is at the other side any more.
@@ -321,6 +351,61 @@ pub fn discard_all(socket: BorrowedFd<'_>, most: usize) -> Result<()> {
     Ok(())
 }
 
+/// What [`take_into`] has taken off a queue.
+#[derive(Debug)]
+pub enum Took {
+    /// There is nothing now.
+    Nothing,
+    /// There is nothing ever again, or an empty packet.
+    End,
+    /// A packet.
+    Packet {
+        /// Its length, which is more than what was appended if there was no room.
+        len: usize,
+        /// Descriptors that came beside it.
+        fds: Vec<OwnedFd>,
+    },
+}
+
+/// Takes a packet off a queue and appends its bytes, after the first `skip` ones, to `bytes`: `most` at most, for
+/// which there must be room.
+pub fn take_into(
+    socket: BorrowedFd<'_>,
+    skip: usize,
+    bytes: &mut Vec<u8>,
+    most: usize,
+) -> Result<Took> {
+    const MOST_SKIPPED: usize = 64;
+    let mut skipped = [0u8; MOST_SKIPPED];
+    assert!(skip <= MOST_SKIPPED && most <= bytes.capacity() - bytes.len());
+    let mut parts = [
+        libc::iovec {
+            iov_base: skipped.as_mut_ptr().cast(),
+            iov_len: skip,
+        },
+        libc::iovec {
+            iov_base: bytes.spare_capacity_mut().as_mut_ptr().cast(),
+            iov_len: most,
+        },
+    ];
+    match receive_parts(socket, &mut parts, libc::MSG_TRUNC)? {
+        None => Ok(Took::Nothing),
+        Some(packet) if packet.len == 0 => {
+            descriptor::close_unknown(packet.fds);
+            Ok(Took::End)
+        }
+        Some(packet) => {
+            let written = packet.len.saturating_sub(skip).min(most);
+            // SAFETY: the kernel has written so many bytes behind the old length, and the capacity has room.
+            unsafe { bytes.set_len(bytes.len() + written) };
+            Ok(Took::Packet {
+                len: packet.len,
+                fds: packet.fds,
+            })
+        }
+    }
+}
+
 struct Packet {
     len: usize,
     fds: Vec<OwnedFd>,
@@ -343,19 +428,29 @@ fn receive(
     buffer: &mut [u8],
     flags: libc::c_int,
 ) -> Result<Option<Packet>> {
-    let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
-    let mut part = libc::iovec {
+    let part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
+    receive_parts(socket, &mut [part], flags)
+}
+
+/// The same; the parts are of memory that is the caller's to write to.
+fn receive_parts(
+    socket: BorrowedFd<'_>,
+    parts: &mut [libc::iovec],
+    flags: libc::c_int,
+) -> Result<Option<Packet>> {
+    let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
     loop {
         // SAFETY: a msghdr of zeroes is a valid empty one.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len() as _;
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = CONTROL_LEN as _;
-        // SAFETY: the iovec covers `buffer`, the control pointer CONTROL_LEN bytes; both outlive the call.
+        // SAFETY: the iovecs cover the callers' memory, the control pointer CONTROL_LEN bytes; both outlive the
+        // call.
         let got = unsafe {
             libc::recvmsg(
                 socket.as_raw_fd(),

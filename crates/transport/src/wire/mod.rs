@@ -1,5 +1,6 @@
-//! What a packet looks like.
+//! What a packet looks like: native ones, and those of Rust programs.
 
 pub mod control;
 pub mod luggage;
 pub mod native;
+pub mod rust;

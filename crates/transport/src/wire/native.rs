@@ -34,6 +34,7 @@ use crate::os::descriptor::Leftovers;
 use crate::os::memory::{self, Access, Mapping};
 use crate::os::shared::Region;
 use crate::os::{descriptor, socket};
+use crate::wire::rust::Version;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ipcN");
 const VERSION: u8 = 2;
@@ -99,14 +100,20 @@ pub struct Entry {
     pub occupied: u8,
     /// Of a sender: the capacity of its channel; 0: unbounded.
     pub capacity: u32,
+    /// Of an end whose other side may be in a Rust program: the version of the crate there. It has nothing else.
+    pub foreign: Option<Version>,
 }
+
+/// Added to an end's kind.
+const FOREIGN: u8 = 16;
 
 impl Entry {
     fn to_bytes(self) -> [u8; ENTRY_LEN] {
         let capacity = self.capacity.to_le_bytes();
         let [a, b, c, d] = capacity;
+        let foreign = self.foreign.map_or(0, |version| FOREIGN * version.number());
         [
-            self.kind as u8,
+            self.kind as u8 + foreign,
             self.label,
             self.extra.into(),
             self.occupied,
@@ -118,15 +125,19 @@ impl Entry {
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Entry> {
-        let kind = match bytes[0] {
+        let foreign = match bytes[0] / FOREIGN {
+            0 => None,
+            number => Some(Version::of_number(number)?),
+        };
+        let kind = match bytes[0] % FOREIGN {
             0 => HandleKind::Sender,
             1 => HandleKind::Receiver,
             2 => HandleKind::Memory,
             3 => HandleKind::File,
             _ => return None,
         };
-        let may_have_extra = matches!(kind, HandleKind::Sender | HandleKind::Receiver);
-        if bytes[2] > u8::from(may_have_extra) {
+        let is_end = matches!(kind, HandleKind::Sender | HandleKind::Receiver);
+        if bytes[2] > u8::from(is_end && foreign.is_none()) || (foreign.is_some() && !is_end) {
             return None;
         }
         Some(Entry {
@@ -135,6 +146,7 @@ impl Entry {
             extra: bytes[2] == 1,
             occupied: bytes[3],
             capacity: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            foreign,
         })
     }
 }

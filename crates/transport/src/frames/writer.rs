@@ -1,0 +1,391 @@
+//! The sending side: what the socket takes at once goes at once, the rest waits in order.
+//!
+//! Invariant (order): while anything waits, whatever comes waits behind it.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+
+use rustix::io::Errno;
+
+use crate::deadline::Deadline;
+use crate::end::{Gone, Resident};
+use crate::error::{Error, Result};
+use crate::frames::service::{self, Held};
+use crate::os::poll::{self, Alarm, Interest};
+use crate::os::socket::{self, Sent};
+use crate::os::{descriptor, fork};
+use crate::sync::{Lock, Locked};
+use crate::wire::native::FdRef;
+use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
+
+/// Messages written before other threads get at the queue.
+const AT_ONCE: usize = 32;
+/// A packet that the kernel has no memory for is tried in smaller ones, down to this size.
+const SMALLEST_FRAGMENT: usize = 2000;
+
+/// How far a message has got.
+#[derive(Debug)]
+struct Progress {
+    /// Payload bytes sent.
+    at: usize,
+    /// Where the rest goes, once the first packet has been sent.
+    rest: Option<Arc<OwnedFd>>,
+    /// What a socket's buffer is taken to hold.
+    buffer: usize,
+}
+
+/// A message that waits. Its descriptors are open as long as it does.
+#[derive(Debug)]
+struct Waiting {
+    payload: Vec<u8>,
+    fds: Vec<Arc<OwnedFd>>,
+    progress: Progress,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    made_in: u64,
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    /// The channel's socket, while anything waits.
+    socket: Option<Arc<OwnedFd>>,
+    /// The service knows of it.
+    enlisted: bool,
+    /// Those who wait until nothing waits.
+    flushing: Vec<Arc<Alarm>>,
+    /// What waited was lost, because nobody is there to read it.
+    lost: bool,
+}
+
+/// All senders of one channel that a process has made from one another.
+#[derive(Debug)]
+pub struct Writer {
+    version: Version,
+    state: Lock<State>,
+    about: OnceLock<String>,
+}
+
+/// What the service is to wait for.
+pub(super) enum Next {
+    /// Nothing waits any more.
+    Done,
+    /// Room in this socket.
+    Room(Arc<OwnedFd>),
+    /// There is room: it is only the others' turn.
+    Turn,
+    /// The kernel has no descriptors or memory to spare now.
+    Later,
+}
+
+impl Writer {
+    /// Of a channel to a program with that version of the crate.
+    pub fn new(version: Version) -> Arc<Writer> {
+        Arc::new(Writer {
+            version,
+            state: Lock::new(State {
+                made_in: fork::generation(),
+                ..State::default()
+            }),
+            about: OnceLock::new(),
+        })
+    }
+
+    /// The crate's version at the other side.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What people should know it by. Only the first call counts.
+    pub fn describe(&self, text: String) {
+        let _ = self.about.set(text);
+    }
+
+    fn lock(&self) -> Locked<'_, State> {
+        let mut state = self.state.lock();
+        if state.made_in != fork::generation() {
+            // What waits is the parent's to send.
+            *state = State {
+                made_in: fork::generation(),
+                ..State::default()
+            };
+        }
+        state
+    }
+
+    /// Sends a message, now or as soon as there is room.
+    pub fn send(self: &Arc<Self>, socket: &Arc<OwnedFd>, frame: &Frame<'_>) -> Result<()> {
+        let mut state = self.lock();
+        let mut progress = Progress {
+            at: 0,
+            rest: None,
+            buffer: buffer_size(),
+        };
+        if state.queue.is_empty() {
+            let fds: Vec<RawFd> = frame.fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
+            let written = write(
+                self.version,
+                socket.as_fd(),
+                frame.payload,
+                &fds,
+                &mut progress,
+            );
+            match written {
+                Ok(Sent::Whole) => return Ok(()),
+                Ok(Sent::WouldBlock) => {}
+                // Half of it is there, and must be followed by the other half.
+                Err(error) if progress.rest.is_some() && may_pass(&error) => {}
+                Err(error) => return Err(error),
+            }
+        } else if socket::has_hung_up(socket.as_fd()) {
+            return Err(Error::ReceiverGone);
+        }
+        let waiting = Waiting {
+            payload: frame.payload[progress.at..].to_vec(),
+            fds: match progress.rest {
+                Some(_) => Vec::new(),
+                None => frame.fds.iter().map(kept).collect::<Result<_>>()?,
+            },
+            progress: Progress { at: 0, ..progress },
+        };
+        state.bytes += waiting.payload.len();
+        state.queue.push_back(waiting);
+        state.socket = Some(socket.clone());
+        state.lost = false;
+        let known = std::mem::replace(&mut state.enlisted, true);
+        drop(state);
+        if !known {
+            service::enlist(self);
+        }
+        Ok(())
+    }
+
+    /// Sends what there is room for. Called by the service alone.
+    pub(super) fn go_on(&self) -> Next {
+        let mut done = Vec::new();
+        let mut state = self.lock();
+        let next = state.go_on(self.version, &mut done);
+        let flushing = match &next {
+            Next::Done => {
+                state.enlisted = false;
+                done.extend(state.queue.drain(..));
+                (state.bytes, state.socket) = (0, None);
+                std::mem::take(&mut state.flushing)
+            }
+            _ => Vec::new(),
+        };
+        drop(state);
+        for alarm in flushing {
+            alarm.ring();
+        }
+        // A receiver that was sent may be gone already, and what its queue holds is closed here.
+        let fds = done.into_iter().flat_map(|message| message.fds);
+        let last = fds.filter_map(Arc::into_inner).collect::<Vec<_>>();
+        if !last.is_empty() {
+            descriptor::close_unknown(last);
+        }
+        next
+    }
+
+    /// Waits until nothing waits here any more.
+    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+        /// How long to sleep where no alarm can be had.
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+        loop {
+            let alarm = poll::thread_alarm().ok();
+            {
+                let mut state = self.lock();
+                if state.queue.is_empty() {
+                    return match std::mem::take(&mut state.lost) {
+                        true => Err(Error::ReceiverGone),
+                        false => Ok(()),
+                    };
+                }
+                state.flushing.extend(alarm.clone());
+            }
+            let waited = match &alarm {
+                Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], deadline),
+                None => {
+                    let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+                    match poll::wait(&[], Deadline::after(left)) {
+                        Err(Error::TimedOut) if !deadline.passed() => continue,
+                        outcome => outcome,
+                    }
+                }
+            };
+            if let Some(alarm) = &alarm {
+                let mut state = self.lock();
+                state.flushing.retain(|other| !Arc::ptr_eq(other, alarm));
+                alarm.silence();
+            }
+            waited?;
+        }
+    }
+
+    /// Messages that wait here, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.len(), state.bytes)
+    }
+
+    /// What it is known by, and how many messages wait.
+    pub(super) fn held(&self) -> Held {
+        Held {
+            about: self.about.get().cloned().unwrap_or_default(),
+            messages: self.waiting().0,
+        }
+    }
+
+    /// This is the child of a fork: what waits is the parent's.
+    pub(super) fn forget(&self) {
+        drop(self.lock());
+    }
+}
+
+impl Resident for Writer {
+    fn left(&self, _end: u64, _why: Gone) {
+        // What waits is sent none the less.
+    }
+
+    fn after_fork_in_child(&self) {
+        self.forget();
+    }
+}
+
+impl State {
+    fn go_on(&mut self, version: Version, done: &mut Vec<Waiting>) -> Next {
+        let Some(socket) = self.socket.clone() else {
+            return Next::Done;
+        };
+        for _ in 0..AT_ONCE {
+            let Some(first) = self.queue.front_mut() else {
+                return Next::Done;
+            };
+            let fds: Vec<RawFd> = first.fds.iter().map(|fd| fd.as_raw_fd()).collect();
+            let (payload, progress) = (&first.payload, &mut first.progress);
+            let was_at = progress.at;
+            let written = write(version, socket.as_fd(), payload, &fds, progress);
+            self.bytes -= progress.at.min(payload.len()) - was_at;
+            match written {
+                Ok(Sent::Whole) => done.extend(self.queue.pop_front()),
+                Ok(Sent::WouldBlock) => {
+                    return Next::Room(progress.rest.as_ref().unwrap_or(&socket).clone());
+                }
+                Err(error) if may_pass(&error) => return Next::Later,
+                Err(_) => {
+                    // Nobody is there, or nothing can be sent to whoever is.
+                    self.lost = true;
+                    return Next::Done;
+                }
+            }
+        }
+        Next::Turn
+    }
+}
+
+/// Whether the same may be possible later.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::TooManyHandles(_) => true,
+        Error::Kernel { source, .. } => [Errno::NOBUFS, Errno::NOMEM]
+            .iter()
+            .any(|errno| source.raw_os_error() == Some(errno.raw_os_error())),
+        _ => false,
+    }
+}
+
+/// The kernel could not take so much in one piece.
+fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::Kernel { source, .. } if [Errno::NOBUFS, Errno::MSGSIZE]
+        .iter()
+        .any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
+}
+
+fn kept(fd: &FdRef<'_>) -> Result<Arc<OwnedFd>> {
+    match fd {
+        FdRef::Shared(fd) => Ok(fd.clone()),
+        other => descriptor::duplicate(other.as_fd()).map(Arc::new),
+    }
+}
+
+/// Sends as much of a message as there is room for.
+fn write(
+    version: Version,
+    socket: BorrowedFd<'_>,
+    payload: &[u8],
+    fds: &[RawFd],
+    progress: &mut Progress,
+) -> Result<Sent> {
+    loop {
+        let (sent, len) = match &progress.rest {
+            None => {
+                let largest = version.largest_first(progress.buffer);
+                let here = payload.len().min(largest);
+                (send_first(version, socket, payload, here, fds, progress), here)
+            }
+            Some(rest) => {
+                let largest = version.largest_further(progress.buffer);
+                let here = (payload.len() - progress.at).min(largest);
+                let part = IoSlice::new(&payload[progress.at..progress.at + here]);
+                let sent = socket::send(rest.as_fd(), &[part], &[]);
+                if let Ok(Sent::Whole) = sent {
+                    progress.at += here;
+                }
+                (sent, here)
+            }
+        };
+        match sent {
+            Ok(Sent::Whole) if progress.at == payload.len() => return Ok(Sent::Whole),
+            Ok(Sent::Whole) => {}
+            Ok(Sent::WouldBlock) => return Ok(Sent::WouldBlock),
+            // In pieces, it takes a descriptor more.
+            Err(error)
+                if is_too_large(&error)
+                    && len > SMALLEST_FRAGMENT
+                    && (progress.rest.is_some() || fds.len() < MOST_FDS) =>
+            {
+                progress.buffer = (progress.buffer / 2).min(len);
+            }
+            // The message was thrown away at the other side, and nothing else.
+            Err(Error::ReceiverGone)
+                if progress.rest.is_some() && !socket::has_hung_up(socket) =>
+            {
+                progress.at = payload.len();
+                return Ok(Sent::Whole);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn send_first(
+    version: Version,
+    socket: BorrowedFd<'_>,
+    payload: &[u8],
+    here: usize,
+    fds: &[RawFd],
+    progress: &mut Progress,
+) -> Result<Sent> {
+    let header = version.header(here, payload.len());
+    let parts = [
+        IoSlice::new(header.bytes()),
+        IoSlice::new(&payload[..here]),
+    ];
+    let sent = if here == payload.len() {
+        socket::send_record(socket, &parts, fds)?
+    } else {
+        let (mine, theirs) = socket::duplex_pair()?;
+        let mut fds = fds.to_vec();
+        fds.push(theirs.as_raw_fd());
+        let sent = socket::send_record(socket, &parts, &fds)?;
+        if sent == Sent::Whole {
+            progress.rest = Some(Arc::new(mine));
+        }
+        sent
+    };
+    if sent == Sent::Whole {
+        progress.at = here;
+    }
+    Ok(sent)
+}
