@@ -96,8 +96,7 @@ def test_the_end_waits_for_the_peer_and_says_so(codec: Any) -> None:
         with sending_program(codec, server.name) as process, held(codec, server) as channel:
             assert line_of(process.stdout) == "sent\n"
             said = line_of(process.stderr)
-            assert "waiting" in said
-            assert str(process.pid) not in said or "Ctrl-C" in said
+            assert "Ctrl-C" in said
             assert process.poll() is None
             result = channel.read()
             assert result == c.Tally(COUNT, COUNT * SIZE, True, "disconnected")
@@ -110,7 +109,7 @@ def test_ctrl_c_ends_the_wait(codec: Any) -> None:
     with ipc.OneShotServer(ipc.BytesReceiver, codec=codec) as server:
         with sending_program(codec, server.name) as process, held(codec, server) as channel:
             assert line_of(process.stdout) == "sent\n"
-            assert "waiting" in line_of(process.stderr)
+            assert "Ctrl-C" in line_of(process.stderr)
             process.send_signal(signal.SIGINT)
             process.wait(TIMEOUT)
             result = channel.read()
@@ -126,7 +125,7 @@ def test_the_end_does_not_wait_for_a_killed_peer(codec: Any) -> None:
             introductions.close()
             with receiver:
                 assert line_of(process.stdout) == "sent\n"
-                assert "waiting" in line_of(process.stderr)
+                assert "Ctrl-C" in line_of(process.stderr)
             process.wait(TIMEOUT)
 
 

@@ -166,14 +166,13 @@ def test_shared_memory_ping_pong(peer: Peer, in_place: bool) -> None:
     with peer.loop(c.LoopMemory, ipc.SharedMemory, in_place=in_place) as loop:
         memory = ipc.SharedMemory.create(size, mutable=in_place)
         for _ in range(turns):
-            returned = loop.turn(memory)
-            memory.close()
-            if in_place:
-                memory = returned
-                with memoryview(memory) as view:
-                    view[:] = bytes(view).translate(_NEXT)
-            else:
-                memory = ipc.SharedMemory.from_bytes(bytes(returned).translate(_NEXT))
-                returned.close()
+            with memory, loop.turn(memory) as returned:
+                content = bytes(memory) if in_place else bytes(returned)
+                assert returned == content
+                if in_place:  # what they have changed is ours, and goes there again
+                    memory[:] = content.translate(_NEXT)
+                    memory = memory.clone()
+                else:
+                    memory = ipc.SharedMemory.from_bytes(content.translate(_NEXT))
         with memory:
             assert bytes(memory) == bytes([2 * turns]) * size

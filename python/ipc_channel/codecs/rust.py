@@ -25,7 +25,7 @@ from ipc_channel.codecs.rust_schema import Schema
 from ipc_channel.errors import EncodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ipc_channel._core import Delivery, Handle, Parcel
 
@@ -74,9 +74,10 @@ class RustCodec:
         """The type, as the user wrote it."""
         self.version = version
         self.accepts: None = None
-        plan, parameters = _plan(form, version)
+        plan, parameters, regions = _plan(form, version)
         self.encode: Callable[[Any], bytes | Parcel] = plan.encode
-        self.decode: Callable[[bytes], Any] = plan.decode
+        # A message whose regions are all empty has no handles, and the regions are made all the same.
+        self.decode: Callable[[bytes], Any] = functools.partial(_decode, plan.decode) if regions else plan.decode
         self.decode_delivery: Callable[[Delivery], Any] = functools.partial(_decode_delivery, plan.decode)
         # The messages of the ends inside are examined as well, so that a mistake shows here and not at the receiver.
         # A list and a loop, since `Node` may hold a `Sender[Node]`.
@@ -111,21 +112,26 @@ def _cached(form: Any, version: RustVersion, spelling: str | None) -> RustCodec:
     return RustCodec(form, version)
 
 
-def _plan(form: Any, version: RustVersion) -> tuple[RustPlan, list[Any]]:
-    """The plan of a type, and the types of the messages of the ends in it."""
+def _plan(form: Any, version: RustVersion) -> tuple[RustPlan, list[Any], bool]:
+    """The plan of a type, the types of the messages of the ends in it, and whether there are regions in it."""
 
     def handle(kind: Kind, parameter: Any) -> tuple[Any, Any]:
         place = _Place(kind, parameter, version)
         return place.admit, place.make
 
     schema = Schema(form, handle)
-    return RustPlan(version.layout, schema.nodes, schema.places, schema.root), schema.parameters
+    plan = RustPlan(version.layout, schema.nodes, schema.places, schema.root)
+    return plan, schema.parameters, any(node[0] == "memory" for node in schema.nodes)
 
 
 def _decode_delivery(decode: "Callable[[bytes, _Handles], Any]", delivery: "Delivery") -> Any:
-    handles = _Handles(delivery.handles)
+    return _decode(decode, delivery.payload, delivery.handles)
+
+
+def _decode(decode: "Callable[[bytes, _Handles], Any]", payload: bytes, found: "Sequence[Any]" = ()) -> Any:
+    handles = _Handles(found)
     try:
-        message = decode(delivery.payload, handles)
+        message = decode(payload, handles)
     except BaseException:
         handles.discard()
         raise
@@ -140,7 +146,7 @@ class _Handles:
 
     __slots__ = ("_ends", "_regions")
 
-    def __init__(self, handles: "list[Any]") -> None:
+    def __init__(self, handles: "Sequence[Any]") -> None:
         self._ends = Incoming([handle for handle in handles if handle.socket_like])
         self._regions = Incoming([handle for handle in handles if not handle.socket_like])
 
