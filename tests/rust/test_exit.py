@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import pytest
@@ -40,6 +41,12 @@ def send(codec: Any, name: str) -> None:
     with sender:
         for number in range(COUNT):
             sender.send(numbered(number, SIZE))
+
+
+def send_and_say(codec: Any, name: str, sent: Path) -> None:
+    """The same, and a file shows that it is done."""
+    send(codec, name)
+    sent.touch()
 
 
 class Held:
@@ -152,10 +159,15 @@ def test_children_of_multiprocessing_wait_too(codec: Any, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_ctrl_c_ends_the_wait_of_children_of_multiprocessing(codec: Any, method: str) -> None:
+def test_ctrl_c_ends_the_wait_of_children_of_multiprocessing(codec: Any, method: str, tmp_path: Path) -> None:
     with ipc.OneShotServer(ipc.BytesReceiver, codec=codec) as server:
-        with start_child(method, send, codec, server.name) as child, held(codec, server) as channel:
-            child.result(TIMEOUT)  # it has sent everything
+        sent = tmp_path / "sent"
+        with start_child(method, send_and_say, codec, server.name, sent) as child, held(codec, server) as channel:
+            deadline = time.monotonic() + TIMEOUT
+            while not sent.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(0.2)  # its end has begun
             child.kill(signal.SIGINT)
             child.wait(TIMEOUT)
             result = channel.read()
