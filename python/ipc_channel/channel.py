@@ -120,7 +120,8 @@ def _checked(capacity: int | None, codec: "CodecName | None") -> int:
         return 0
     if codec is not None:
         raise ValueError(
-            f"a channel with codec={codec!r} cannot be bounded: a Rust program does not tell what it has received"
+            f"capacity= is for channels of Python: one with codec={codec!r} cannot be bounded, since a Rust program "
+            "does not tell what it has received"
         )
     if capacity < 1 or capacity >= 1 << 32:
         raise ValueError(f"capacity must be None or a number of messages from 1 on, not {capacity}")

@@ -790,8 +790,8 @@ class TestCost:
 
 
 def ends(form: Any, version: RustVersion = RUST) -> tuple[ipc.Sender[Any], ipc.Receiver[Any]]:
-    """A channel of this codec. Its packets are Python's own: what they carry is the same."""
-    sender, receiver = _core.channel()
+    """A channel of this codec."""
+    sender, receiver = _core.channel(version=version.label)
     codec = rust_codec(form, version)
     return ipc.Sender(sender, codec), ipc.Receiver(receiver, codec)
 
@@ -848,7 +848,7 @@ class TestHandles:
 
     def test_every_kind_of_end(self) -> None:
         outer, outer_inbox = ends(Everything)
-        bytes_one, bytes_two = ipc.bytes_channel(), ipc.bytes_channel()
+        bytes_one, bytes_two = ipc.bytes_channel(codec="rust"), ipc.bytes_channel(codec="rust")
         (typed_one, inbox_one), (typed_two, inbox_two), (typed_three, inbox_three) = ends(u8), ends(str), ends(str)
         with outer, outer_inbox:
             outer.send(
@@ -904,6 +904,18 @@ class TestHandles:
             assert outer_inbox.poll() is False
             assert end.state == "closed"
 
+    @pytest.mark.parametrize("codec", [None, "rust-0.20"])
+    @pytest.mark.parametrize("opaque", [False, True])
+    def test_bytes_ends_of_another_kind_of_channel_stay(self, codec: Any, opaque: bool) -> None:
+        form: Any = tuple[ipc.OpaqueSender] if opaque else tuple[ipc.BytesSender]
+        outer, outer_inbox = ends(form)
+        sender, inbox = ipc.bytes_channel(codec=codec)
+        with outer, outer_inbox, inbox, sender.to_opaque() if opaque else sender as end:
+            with pytest.raises(ipc.EncodeError, match=r'is an end for raw bytes.*make it with codec="rust"'):
+                outer.send((end,))
+            assert end.state == "open"
+            assert outer_inbox.poll() is False
+
     @pytest.mark.parametrize("value", [5, None, "sender"])
     def test_what_is_no_end(self, value: Any) -> None:
         with pytest.raises(ipc.EncodeError, match=r"^Reply\.to: expected Sender\[.*u8.*\], got"):
@@ -932,7 +944,7 @@ class Forger:
 
 def forged(form: Any, payload: bytes, *handles: Any) -> Any:
     """What a receiver of that type makes of them."""
-    bare_sender, bare_receiver = _core.channel()
+    bare_sender, bare_receiver = _core.channel(version=RUST.label)
     with (
         ipc.Sender[Any](bare_sender, Forger(payload, *handles)) as sender,
         ipc.Receiver[Any](bare_receiver, rust_codec(form, RUST)) as receiver,
@@ -968,13 +980,20 @@ class TestForgedHandles:
         with pytest.raises(ipc.DecodeError, match=r"^Reply\.last: "), ipc.SharedMemory.from_bytes(b"a") as memory:
             forged(Reply, b"\x00\x00\x01\x00", end.clone(), memory)
 
-    def test_a_handle_of_another_kind(self, end: ipc.Sender[int]) -> None:
-        with pytest.raises(ipc.DecodeError, match="expected the handle of a Receiver, got SenderEnd"):
-            forged(ipc.Receiver[u8], b"\x00", end.clone())
+    def test_a_region_is_no_end(self) -> None:
+        with pytest.raises(ipc.DecodeError, match="refers to handle 0"), ipc.SharedMemory.from_bytes(b"a") as memory:
+            forged(ipc.Receiver[u8], b"\x00", memory)
+
+    def test_the_annotation_alone_says_what_a_socket_is(self, end: ipc.Sender[int]) -> None:
+        with forged(ipc.Receiver[u8], b"\x00", end.clone()) as received:
+            assert isinstance(received, ipc.Receiver)
+            assert received.poll() is False
 
     def test_no_handles_at_all(self) -> None:
-        with pytest.raises(ipc.DecodeError, match=r"^Reply\.to: it needs a handle, and the message carries none$"):
+        with pytest.raises(ipc.DecodeError, match=r"^Reply\.to: the message refers to handle 0, which it does not carry"):
             rust_codec(Reply, RUST).decode(b"\x00\x00\x00\x00")
+        with pytest.raises(ipc.DecodeError, match=r"message: it needs a handle, and the message carries none$"):
+            rust_codec(ipc.Sender[u8], RUST).decode(b"\x00")
 
     def test_handles_that_nothing_refers_to_are_closed_without_an_error(self, end: ipc.Sender[int]) -> None:
         """A program that uses the crate may send what a failed send has left over."""

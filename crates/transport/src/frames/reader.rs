@@ -7,6 +7,10 @@
 //! Let A's send return before B's began. All of A was in its sockets then. When B's first packet is seen in the
 //! channel's socket, A's has been taken from there, and what is left of A is looked for once more before B is given
 //! out: so A is found complete, and goes first.
+//!
+//! # Half messages
+//! One whose sender has gone was never sent: it is dropped without a word, and everybody else's messages go on. (The
+//! crate ends the whole channel there.)
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -40,8 +44,17 @@ struct Partial {
     payload: Vec<u8>,
     total: usize,
     fds: Vec<OwnedFd>,
-    /// It will never be whole.
-    broken: Option<&'static str>,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// More may come.
+    Open,
+    /// Its sender has gone before it was complete: it was never sent.
+    Abandoned,
+    /// Something came that is no part of it.
+    Forged,
 }
 
 #[derive(Debug)]
@@ -71,7 +84,7 @@ pub struct Reader {
 
 /// What can be taken next.
 enum Next {
-    /// The message that was the one at that place to become whole, or will not.
+    /// The message that is at that place of those under way.
     Partial(usize),
     /// The packet that is first in the channel's socket, with what it carries.
     Whole(First, Vec<OwnedFd>),
@@ -216,14 +229,23 @@ fn close(partial: Vec<Partial>) {
 }
 
 impl Partial {
+    /// It is whole, or there is something to be said about it.
     fn is_decided(&self) -> bool {
-        self.broken.is_some() || self.payload.len() == self.total
+        self.fate == Fate::Forged || self.is_whole()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.payload.len() == self.total
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.fate == Fate::Abandoned
     }
 
     /// Takes what has come.
     fn advance(&mut self, leftovers: &mut Leftovers) -> Result<()> {
         for _ in 0..PACKETS_A_LOOK {
-            if self.is_decided() {
+            if self.fate != Fate::Open || self.is_whole() {
                 break;
             }
             let left = self.total - self.payload.len();
@@ -231,10 +253,10 @@ impl Partial {
             reserve(&mut self.payload, room, self.total)?;
             match socket::take_into(self.rest.as_fd(), 0, &mut self.payload, room)? {
                 Took::Nothing => break,
-                Took::End => self.broken = Some("its sender has gone before it was complete"),
+                Took::End => self.fate = Fate::Abandoned,
                 Took::Packet { len, mut fds } => {
                     if !fds.is_empty() || len > room {
-                        self.broken = Some("a part of it is none that the crate sends");
+                        self.fate = Fate::Forged;
                     }
                     leftovers.spent.append(&mut fds);
                 }
@@ -268,14 +290,10 @@ impl State {
         match self.look(version, leftovers)? {
             Next::Partial(index) => {
                 let partial = self.remove(index);
-                if let Some(why) = partial.broken {
+                if partial.fate == Fate::Forged {
                     leftovers.spent.extend(partial.fds);
                     leftovers.spent.push(partial.rest);
-                    return Err(Error::Protocol(format!(
-                        "a message of {} bytes is lost after {} of them: {why}",
-                        partial.total,
-                        partial.payload.len(),
-                    )));
+                    return forged("is no part of the message that it should belong to");
                 }
                 leftovers.spent.push(partial.rest);
                 deliver(Taken::Message(message(partial.payload, partial.fds)))
@@ -400,7 +418,7 @@ impl State {
             payload,
             total: first.total,
             fds,
-            broken: None,
+            fate: Fate::Open,
         });
         Ok(None)
     }
@@ -413,6 +431,11 @@ impl State {
     fn advance(&mut self, leftovers: &mut Leftovers) -> Result<Option<usize>> {
         for partial in &mut self.partial {
             partial.advance(leftovers)?;
+        }
+        while let Some(index) = self.partial.iter().position(Partial::is_abandoned) {
+            let abandoned = self.remove(index);
+            leftovers.spent.extend(abandoned.fds);
+            leftovers.spent.push(abandoned.rest);
         }
         Ok(self.first_decided())
     }
