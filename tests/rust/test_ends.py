@@ -308,17 +308,6 @@ def test_a_closed_receivers_sender_can_still_be_sent(peer: Peer) -> None:
                 returned.flush(TIMEOUT)
 
 
-def test_a_receiver_that_has_begun_with_a_message_moves(peer: Peer) -> None:
-    """Its first packets have been read here; the message is whole on the other side all the same."""
-    with peer.loop(c.LoopParcel, Parcel) as loop:
-        sender, receiver = peer.bytes_channel()
-        peer.tell(c.Flood(sender, 2, 5 << 20))
-        assert not receiver.poll(0.001)
-        (moved,) = loop.turn(Parcel(raw_receivers=[receiver])).raw_receivers
-        with moved:
-            assert list(moved) == [c.numbered(number, 5 << 20) for number in range(2)]
-
-
 def test_a_sender_whose_messages_are_held_moves(peer: Peer) -> None:
     """Nothing is lost, and what was sent here comes before what is sent by whoever has it now."""
     sender, receiver = peer.channel(u64)

@@ -64,16 +64,13 @@ def test_theirs_killed_after_sending(codec: str) -> None:
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside another sender"])
-@pytest.mark.parametrize("looked_at", [False, True], ids=["unseen", "seen"])
-def test_theirs_killed_in_the_middle_of_a_message(codec: str, others: bool, looked_at: bool) -> None:
-    """The half message is dropped, whether we have begun with it or not; others' messages come."""
+def test_theirs_killed_in_the_middle_of_a_message(codec: str, others: bool) -> None:
+    """The half message is dropped; others' messages come."""
     with start(codec, "Python serves") as peer:
         sender, receiver = peer.bytes_channel()
         own = sender.clone() if others else None
         with receiver, own or contextlib.nullcontext():
             peer.tell(c.Flood(sender, 1, LARGE))
-            if looked_at:
-                assert not receiver.poll(0.001)
             time.sleep(0.1)  # its first packets are there, and it waits until somebody reads
             peer.kill()
             if own is not None:

@@ -32,11 +32,12 @@ def test_ends_in_a_child(codec: Any, method: str) -> None:
         their_sender, back = peer.channel(u64)
         event, events = peer.channel(c.Event)
         kinds = (ipc.Sender[u64], ipc.Receiver[u64]) if method == "subprocess" else ()
+        # Before the start: what a child has inherited by fork it would keep open.
+        peer.tell(c.Select([their_receiver], event))
+        peer.tell(c.Feed([their_sender], 100))
         with there, back:
             child = start_child(method, _exchange, there, back, kinds=kinds)
         with child, events:
-            peer.tell(c.Select([their_receiver], event))
-            peer.tell(c.Feed([their_sender], 100))
             for number in range(COUNT):
                 assert events.recv(TIMEOUT) == c.Event(0, number)
             assert events.recv(TIMEOUT) == c.Event(0, None)
@@ -50,13 +51,14 @@ def test_both_processes_use_one_channel(codec: Any, method: str) -> None:
         event, events = peer.channel(c.Event)
         with sender, events:
             sender.send_many(range(COUNT))
+            peer.tell(c.Select([receiver], event))
             with start_child(method, _send, sender) as child:
-                peer.tell(c.Select([receiver], event))
-                child.result(TIMEOUT)
-                sender.close()
-                numbers = [each.value for each in events if each.value is not None]
+                numbers = [events.recv(TIMEOUT).value for _ in range(2 * COUNT)]
                 assert [number for number in numbers if number < COUNT] == list(range(COUNT))
                 assert [number for number in numbers if number >= COUNT] == list(range(COUNT, 2 * COUNT))
+                child.result(TIMEOUT)
+                sender.close()
+                assert events.recv(TIMEOUT) == c.Event(0, None)
 
 
 def _send(sender: ipc.Sender[int]) -> None:
