@@ -141,6 +141,7 @@ def printed_name(process: subprocess.Popen[str]) -> str:
 
 def meet_parent() -> Peer:
     """In a process that a peer has started: meet that one."""
+    codec: Any
     codec, meeting = os.environ[PARENT].split(" ", 1)
     if meeting == "Rust serves":
         return Peer(codec, _first_ping(codec, os.environ["PEER_NAME"]), os.getppid(), None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import ipc_channel as ipc
-from ipc_channel.rust import Duration, Err, Some, SocketAddrV4, SocketAddrV6, SystemTime
+from ipc_channel.rust import Duration, Err, SocketAddrV4, SocketAddrV6, Some, SystemTime
 from tests.rust.commands import Parcel
 from tests.support.rust_types import (
     Circle,
@@ -57,9 +57,7 @@ MOST: Final = Numbers(
     "\U0010ffff",
 )
 NO_TEXTS: Final = Texts("", "", b"", b"\0\x01\xfe\xff", pathlib.Path(), "")
-TEXTS: Final = Texts(
-    "ü" * (1 << 19), "aü€🦀\0", bytes(range(256)), b"\xff" * 4, pathlib.Path("/tmp/ü"), "a\udcff"
-)
+TEXTS: Final = Texts("ü" * (1 << 19), "aü€🦀\0", bytes(range(256)), b"\xff" * 4, pathlib.Path("/tmp/ü"), "a\udcff")
 NO_CONTAINERS: Final = Containers(
     items=[], maybe=None, nested=None, table={}, members=set(), array=(0.0, 0.0, 0.0), unit=None, single=(0,),
     pairs=[], keyed={},

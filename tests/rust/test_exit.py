@@ -76,7 +76,7 @@ def held(codec: Any, server: ipc.OneShotServer[ipc.BytesReceiver]) -> Iterator[H
 
 
 @contextlib.contextmanager
-def sending_program(codec: str, name: str) -> Iterator[subprocess.Popen[str]]:
+def sending_program(codec: Any, name: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has sent everything and would end now. Killed at the end of the block if it has not."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, codec, name],

@@ -65,7 +65,7 @@ def ours(codec: Any, name: str) -> None:
                 memory.close()
 
 
-def test_our_packets_are_those_of_the_crate(codec: str, of_the_crate: dict[str, list[wire.Message | None]]) -> None:
+def test_our_packets_are_those_of_the_crate(codec: Any, of_the_crate: dict[str, list[wire.Message | None]]) -> None:
     shape = wire.frames(codec)
     with wire.listening() as (name, server):
         ours(codec, name)  # it does not wait for anybody who reads
@@ -77,9 +77,7 @@ def test_our_packets_are_those_of_the_crate(codec: str, of_the_crate: dict[str, 
         assert mine == other, number
 
 
-def test_the_crate_sends_as_this_package_has_it(
-    codec: str, of_the_crate: dict[str, list[wire.Message | None]]
-) -> None:
+def test_the_crate_sends_as_this_package_has_it(codec: Any, of_the_crate: dict[str, list[wire.Message | None]]) -> None:
     """Sizes, headers and values: so the comparison compares what it should."""
     shape = wire.frames(codec)
     every = of_the_crate[codec]
@@ -102,7 +100,7 @@ def test_the_crate_sends_as_this_package_has_it(
     assert end is None
 
 
-def test_what_a_failed_send_of_the_crate_leaves_is_closed(codec: str) -> None:
+def test_what_a_failed_send_of_the_crate_leaves_is_closed(codec: Any) -> None:
     """The newer versions put handles that no value refers to into the thread's next message."""
     shape = wire.frames(codec)
     with ipc.OneShotServer(list[ipc.Sender[u64]], codec=codec) as server:

@@ -78,11 +78,9 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, 15])
-def test_a_packet_without_a_whole_header(foe: Foe, size: int) -> None:
-    if size >= foe.shape.header:
-        pytest.skip("it is a whole one")
-    foe.socket.send(bytes(size))
+@pytest.mark.parametrize("missing", [1, 7])
+def test_a_packet_without_a_whole_header(foe: Foe, missing: int) -> None:
+    foe.socket.send(bytes(foe.shape.header - missing))
     with pytest.raises((*BAD, ipc.Disconnected)):
         foe.receiver.recv(TIMEOUT)
     foe.survived()
@@ -123,7 +121,7 @@ def test_a_message_that_never_goes_on_holds_nobody_up(foe: Foe) -> None:
             dedicated.send(b"x" * 990)
             assert receivers.select(TIMEOUT) == [ipc.Received("foe", bytes(10) + b"x" * 990)]
             receivers.remove("friend").close()
-            foe.receiver = receivers.remove("foe")  # type: ignore[assignment]
+            foe.receiver = receivers.remove("foe")
     with foe.receiver:
         foe.survived()
 
@@ -205,7 +203,7 @@ def test_many_descriptors_that_nothing_refers_to(foe: Foe) -> None:
     foe.survived()
 
 
-def _with_ends(codec: str, numbers: Sequence[int]) -> bytes:
+def _with_ends(codec: Any, numbers: Sequence[int]) -> bytes:
     """A parcel that says that the first of them is a sender and the second a receiver."""
     index: Callable[[int], bytes] = (
         (lambda number: number.to_bytes(8, "little")) if codec == "rust-0.20" else (lambda number: bytes([number]))
@@ -215,7 +213,7 @@ def _with_ends(codec: str, numbers: Sequence[int]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "stream socket", "listening socket", "itself"])
-def test_ends_that_are_none(codec: str, kind: str) -> None:
+def test_ends_that_are_none(codec: Any, kind: str) -> None:
     """They are refused, or they are dead: nothing waits for ever."""
     with ipc.OneShotServer(Parcel, codec=codec) as server, contextlib.ExitStack() as closing:
         client = closing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -229,7 +227,9 @@ def test_ends_that_are_none(codec: str, kind: str) -> None:
             number = listener.fileno()
         else:
             number = closing.enter_context(wrong_descriptor(kind))
-        send_packet(client, wire.frames(codec).head(len(_with_ends(codec, (0, 1)))) + _with_ends(codec, (0, 1)), [number] * 2)
+        send_packet(
+            client, wire.frames(codec).head(len(_with_ends(codec, (0, 1)))) + _with_ends(codec, (0, 1)), [number] * 2
+        )
         try:
             receiver, parcel = server.accept(TIMEOUT)
         except BAD:
@@ -244,7 +244,7 @@ def test_ends_that_are_none(codec: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("indices", [(0, 0), (0, 2), (127, 1)])
-def test_indices_that_are_wrong(codec: str, indices: tuple[int, int]) -> None:
+def test_indices_that_are_wrong(codec: Any, indices: tuple[int, int]) -> None:
     with ipc.OneShotServer(Parcel, codec=codec) as server, pair() as (one, other):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.connect(server.name)
@@ -253,7 +253,7 @@ def test_indices_that_are_wrong(codec: str, indices: tuple[int, int]) -> None:
                 server.accept(TIMEOUT)
 
 
-def test_a_reader_that_shuts_its_side(codec: str) -> None:
+def test_a_reader_that_shuts_its_side(codec: Any) -> None:
     """A receiver that reads no more, with messages held for it."""
     with wire.listening() as (name, server):
         with ipc.connect(name, u64, codec=codec) as sender:

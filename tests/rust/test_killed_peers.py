@@ -35,7 +35,7 @@ def gone(send: Any) -> None:
             time.sleep(0.001)
 
 
-def test_theirs_killed_before_anything(codec: str) -> None:
+def test_theirs_killed_before_anything(codec: Any) -> None:
     with start(codec, "Python serves") as peer:
         answer, answers = peer.channel(u32)
         sender, receiver = peer.channel(u64)
@@ -51,7 +51,7 @@ def test_theirs_killed_before_anything(codec: str) -> None:
             gone(lambda: sender.send(1))
 
 
-def test_theirs_killed_after_sending(codec: str) -> None:
+def test_theirs_killed_after_sending(codec: Any) -> None:
     """What it sent before arrives, also what nobody has read yet."""
     with start(codec, "Rust serves") as peer:
         unread, receiver = peer.channel(u64)
@@ -64,7 +64,7 @@ def test_theirs_killed_after_sending(codec: str) -> None:
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside another sender"])
-def test_theirs_killed_in_the_middle_of_a_message(codec: str, others: bool) -> None:
+def test_theirs_killed_in_the_middle_of_a_message(codec: Any, others: bool) -> None:
     """The half message is dropped; others' messages come."""
     with start(codec, "Python serves") as peer:
         sender, receiver = peer.bytes_channel()
@@ -81,7 +81,7 @@ def test_theirs_killed_in_the_middle_of_a_message(codec: str, others: bool) -> N
                 receiver.recv(TIMEOUT)
 
 
-def test_theirs_killed_at_any_time_while_it_sends(codec: str) -> None:
+def test_theirs_killed_at_any_time_while_it_sends(codec: Any) -> None:
     for attempt in range(8):
         with start(codec, "Python serves") as peer:
             sender, receiver = peer.bytes_channel()
@@ -95,7 +95,7 @@ def test_theirs_killed_at_any_time_while_it_sends(codec: str) -> None:
 
 
 @pytest.mark.parametrize("size", [100, LARGE])
-def test_their_receiver_killed_while_we_send(codec: str, size: int) -> None:
+def test_their_receiver_killed_while_we_send(codec: Any, size: int) -> None:
     """What is held here is dropped, and every later send says so."""
     with start(codec, "Python serves") as peer:
         sender, receiver = peer.bytes_channel()
@@ -113,7 +113,7 @@ def test_their_receiver_killed_while_we_send(codec: str, size: int) -> None:
                 tallies.recv(TIMEOUT)
 
 
-def test_ends_on_their_way_to_a_killed_peer_are_closed(codec: str) -> None:
+def test_ends_on_their_way_to_a_killed_peer_are_closed(codec: Any) -> None:
     """Those in its socket, and those that are still held here."""
     with start(codec, "Python serves") as peer:
         there, receiver = peer.channel(Parcel)
@@ -172,7 +172,7 @@ def victim(codec: Any, size: int, count: int) -> Iterator[tuple[subprocess.Popen
     [(100, 20, 20), (LARGE, 1, 0), (100_000, 10, None)],
     ids=["after messages", "in the middle of a message", "with more than the socket holds"],
 )
-def test_ours_killed(codec: str, size: int, count: int, whole: int | None) -> None:
+def test_ours_killed(codec: Any, size: int, count: int, whole: int | None) -> None:
     """The crate sees whole messages, and then the end."""
     with victim(codec, size, count) as (process, receiver), start(codec, "Python serves") as peer:
         permission, waiting = peer.channel(None)
@@ -188,7 +188,7 @@ def test_ours_killed(codec: str, size: int, count: int, whole: int | None) -> No
         assert result.messages == whole if whole is not None else 0 < result.messages < count
 
 
-def test_our_receiver_killed_while_they_send(codec: str) -> None:
+def test_our_receiver_killed_while_they_send(codec: Any) -> None:
     """The crate's sender is told, and its process goes on."""
     with start(codec, "Python serves") as peer:
         child = f"""
@@ -214,7 +214,7 @@ time.sleep(60)
             assert loop.turn(b"alive") == b"alive"
 
 
-def test_a_packet_cut_short_ends_nothing_else(codec: str) -> None:
+def test_a_packet_cut_short_ends_nothing_else(codec: Any) -> None:
     """A peer that follows no rules: its channel may end, this process goes on."""
     shape = wire.frames(codec)
     with ipc.OneShotServer(u64, codec=codec) as server:

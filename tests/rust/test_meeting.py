@@ -8,6 +8,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_each_side_knows_the_other(peer: Peer) -> None:
             answers.recv(TIMEOUT)
 
 
-def test_what_a_client_sends_after_its_first_message_comes_too(codec: str) -> None:
+def test_what_a_client_sends_after_its_first_message_comes_too(codec: Any) -> None:
     with ipc.OneShotServer(c.Hello, codec=codec) as server:
         with subprocess.Popen([executable(codec), "connect", server.name]) as process:
             receiver, hello = server.accept(TIMEOUT)
@@ -39,7 +40,7 @@ def test_what_a_client_sends_after_its_first_message_comes_too(codec: str) -> No
             assert process.wait(TIMEOUT) == 0
 
 
-def test_a_name_is_a_path_that_only_we_can_use_and_that_goes_away(codec: str) -> None:
+def test_a_name_is_a_path_that_only_we_can_use_and_that_goes_away(codec: Any) -> None:
     with ipc.OneShotServer(u64, codec=codec) as server:
         path = Path(server.name)
         assert path.name == "socket"
@@ -57,7 +58,7 @@ def test_a_name_is_a_path_that_only_we_can_use_and_that_goes_away(codec: str) ->
             assert not path.parent.exists()
 
 
-def test_clients_that_say_nothing_or_nonsense_do_not_use_a_server_up(codec: str) -> None:
+def test_clients_that_say_nothing_or_nonsense_do_not_use_a_server_up(codec: Any) -> None:
     with ipc.OneShotServer(c.Hello, codec=codec) as server:
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent,
@@ -75,7 +76,7 @@ def test_clients_that_say_nothing_or_nonsense_do_not_use_a_server_up(codec: str)
                 assert process.wait(TIMEOUT) == 0
 
 
-def test_a_first_message_that_does_not_decode(codec: str) -> None:
+def test_a_first_message_that_does_not_decode(codec: Any) -> None:
     with ipc.OneShotServer(c.Hello, codec=codec) as server:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.connect(server.name)
@@ -89,7 +90,7 @@ def test_a_first_message_that_does_not_decode(codec: str) -> None:
             assert process.wait(TIMEOUT) == 0
 
 
-def test_nobody_serves(codec: str, tmp_path: Path) -> None:
+def test_nobody_serves(codec: Any, tmp_path: Path) -> None:
     with pytest.raises(ipc.ConnectError):
         ipc.connect(str(tmp_path / "socket"), u64, codec=codec)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
@@ -98,7 +99,7 @@ def test_nobody_serves(codec: str, tmp_path: Path) -> None:
         ipc.connect(str(tmp_path / "socket"), u64, codec=codec)
 
 
-def test_a_server_of_theirs_serves_once(codec: str) -> None:
+def test_a_server_of_theirs_serves_once(codec: Any) -> None:
     process = subprocess.Popen([executable(codec), "serve"], stdout=subprocess.PIPE, text=True)
     with process:
         name = printed_name(process)
@@ -121,9 +122,9 @@ def _folder_for(length: int) -> str:
 
 
 @pytest.mark.parametrize("length", [107, 108, 110])
-def test_their_names_that_are_too_long_are_cut_as_they_cut_them(codec: str, length: int) -> None:
+def test_their_names_that_are_too_long_are_cut_as_they_cut_them(codec: Any, length: int) -> None:
     folder = _folder_for(length)
-    command = [executable(codec), "serve"]
+    command: list[Any] = [executable(codec), "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}) as process:
         name = printed_name(process)
         assert len(name) == length
@@ -135,7 +136,7 @@ def test_their_names_that_are_too_long_are_cut_as_they_cut_them(codec: str, leng
     os.rmdir(folder)
 
 
-def test_we_do_not_serve_under_a_name_that_is_too_long(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_we_do_not_serve_under_a_name_that_is_too_long(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _folder_for(107)
     try:
         monkeypatch.setenv("TMPDIR", folder)
@@ -157,7 +158,7 @@ def test_we_do_not_serve_under_a_name_that_is_too_long(codec: str, monkeypatch: 
         os.rmdir(folder)
 
 
-def test_two_python_processes_can_use_it_as_well(codec: str) -> None:
+def test_two_python_processes_can_use_it_as_well(codec: Any) -> None:
     with ipc.OneShotServer(ipc.Sender[str], codec=codec) as server:
         with ipc.connect(server.name, ipc.Sender[str], codec=codec) as sender:
             reply, replies = ipc.channel(str, codec=codec)
@@ -168,7 +169,7 @@ def test_two_python_processes_can_use_it_as_well(codec: str) -> None:
                 assert replies.recv(TIMEOUT) == "there"
 
 
-def test_bytes_servers(codec: str) -> None:
+def test_bytes_servers(codec: Any) -> None:
     with ipc.BytesOneShotServer(codec=codec) as server, ipc.connect_bytes(server.name, codec=codec) as sender:
         sender.send(b"")
         sender.send(b"more")
@@ -179,7 +180,7 @@ def test_bytes_servers(codec: str) -> None:
 
 
 @pytest.mark.parametrize("meeting", ["Python serves", "Rust serves"])
-def test_many_peers_at_once(codec: str, meeting: str) -> None:
+def test_many_peers_at_once(codec: Any, meeting: str) -> None:
     peers = [start(codec, meeting) for _ in range(5)]
     for peer in peers:
         with peer, peer.loop(c.LoopBytes) as loop:

@@ -141,7 +141,7 @@ def test_both_sides_send_more_than_sockets_hold(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("make", [ipc.bytes_channel, lambda **more: ipc.channel(u64, **more)])
-def test_there_are_no_bounded_channels(codec: str, make: Any) -> None:
+def test_there_are_no_bounded_channels(codec: Any, make: Any) -> None:
     """The crate does not tell what it has received."""
     with pytest.raises(ValueError, match="cannot be bounded"):
         make(capacity=2, codec=codec)

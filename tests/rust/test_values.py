@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ipc_channel.rust import Array, Duration, Ok, Some, SocketAddrV4, SystemTime, f32
+from ipc_channel.rust import Array, Duration, Ok, SocketAddrV4, Some, SystemTime, f32
 from tests.rust import commands as c
 from tests.rust.peers import Peer
 from tests.rust.produced import CONTAINERS, LEAST, MOST, NO_CONTAINERS, NO_TEXTS, PAGE, SHAPES, STANDARD, TEXTS, TREE
