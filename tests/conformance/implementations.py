@@ -30,6 +30,21 @@ DATA: Final = Kind.DATA
 PARCELS: Final = Kind.PARCELS
 
 
+class Ability(enum.Enum):
+    """What not every implementation can do. The crate's frames can do none of these."""
+
+    FILES = "files"
+    """Messages carry open files."""
+    CAPACITY = "capacity"
+    """Channels can be bounded."""
+    MANY_HANDLES = "many handles"
+    """A message carries any number of handles."""
+    OUTLIVING = "outliving"
+    """A message of any size outlives its sender from the moment on when it is sent."""
+    SEAT = "seat"
+    """A one-shot server's second client is told so at once."""
+
+
 class TypedParcel(Struct):
     """Handles of every sort, where the data channels are ``channel(bytes)`` or ``channel()``."""
 
@@ -58,10 +73,25 @@ class BytesParcel(Struct):
     files: list[ipc.Fd] = field(default_factory=list)
 
 
+class RustParcel(Struct):
+    """The same for Rust programs, to which no files are sent."""
+
+    payload: bytes = b""
+    senders: list[ipc.Sender[bytes]] = field(default_factory=list)
+    receivers: list[ipc.Receiver[bytes]] = field(default_factory=list)
+    parcel_senders: list[ipc.Sender[RustParcel]] = field(default_factory=list)
+    parcel_receivers: list[ipc.Receiver[RustParcel]] = field(default_factory=list)
+    opaque_senders: list[ipc.OpaqueSender] = field(default_factory=list)
+    opaque_receivers: list[ipc.OpaqueReceiver] = field(default_factory=list)
+    regions: list[ipc.SharedMemory] = field(default_factory=list)
+
+
 class Implementation(ABC):
     """An implementation under test."""
 
     name: str
+    lacks: frozenset[Ability] = frozenset()
+    """What it cannot do. A test that is about one of these is marked with ``needs``."""
     parcel: Callable[..., Any]
     """Makes a message of a channel of parcels; the arguments are the fields of ``TypedParcel``."""
 
@@ -185,5 +215,44 @@ class Bytes(Implementation):
         return opaque.to(bytes if kind is DATA else BytesParcel)
 
 
-IMPLEMENTATIONS: Final[dict[str, Implementation]] = {each.name: each for each in (Typed(), Pickled(), Bytes())}
+class Rust(Implementation):
+    """``codec="rust"``: the frames of the Rust crate, with Python at both ends."""
+
+    parcel = RustParcel
+    lacks = frozenset(Ability)
+    _types: Final[dict[Kind, Any]] = {DATA: bytes, PARCELS: RustParcel}
+
+    def __init__(self, codec: Any) -> None:
+        self.name = codec
+        self._codec = codec
+
+    def make_channel(self, kind: Kind, capacity: int | None = None) -> tuple[Any, Any]:
+        return ipc.channel(self._types[kind], capacity=capacity, codec=self._codec)
+
+    def make_server(self, kind: Kind) -> Any:
+        return ipc.OneShotServer(self._types[kind], codec=self._codec)
+
+    def connect(self, name: str, kind: Kind) -> Any:
+        return ipc.connect(name, self._types[kind], codec=self._codec)
+
+    def end_types(self, kind: Kind) -> tuple[Any, Any]:
+        return ipc.Sender[self._types[kind]], ipc.Receiver[self._types[kind]]
+
+    def restore(self, opaque: Any, kind: Kind) -> Any:
+        return opaque.to(self._types[kind])
+
+    def payload_filling_a_packet(self, kind: Kind, handles: int = 0) -> bytes:
+        probe = bytes(60_000)
+        sender, receiver = self.make_channel(kind)
+        with sender, receiver:
+            sender.send(probe if kind is DATA else self.parcel(payload=probe))
+            receiver.recv()
+            overhead = sender.statistics().bytes - len(probe)
+            largest = _core.rust_max_packet(sender.version)
+        return bytes(largest - overhead - handles * 8)
+
+
+IMPLEMENTATIONS: Final[dict[str, Implementation]] = {
+    each.name: each for each in (Typed(), Pickled(), Bytes(), Rust("rust"), Rust("rust-0.20"))
+}
 """By name, which is what travels to child processes."""

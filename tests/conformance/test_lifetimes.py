@@ -49,6 +49,7 @@ def test_send_fails_eventually_when_the_receiver_leaves_later(implementation: Im
     later.join()
 
 
+@pytest.mark.needs("capacity")
 def test_a_send_that_waits_for_room_learns_that_the_receiver_has_left(implementation: Implementation) -> None:
     sender, receiver = implementation.make_channel(DATA, capacity=1)
     with sender:

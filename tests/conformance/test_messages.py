@@ -94,6 +94,7 @@ def test_around_an_exactly_full_packet(implementation: Implementation, beyond: i
 
 @pytest.mark.parametrize("handles", [1, 2, 3, 4, 5, 6, 63, 64])
 @pytest.mark.parametrize("beyond", [0, 1])
+@pytest.mark.needs("files")
 def test_around_an_exactly_full_packet_with_descriptors(
     implementation: Implementation, handles: int, beyond: int
 ) -> None:

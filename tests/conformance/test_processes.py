@@ -62,6 +62,7 @@ def test_a_child_sends_a_sender_gets_a_reply_and_answers_through_a_second_server
 
 
 @across_processes
+@pytest.mark.needs("outliving")
 def test_two_steps_across_processes_after_the_sending_one_has_ended(
     implementation: Implementation, method: str
 ) -> None:
@@ -101,6 +102,7 @@ def test_three_processes_send_mebibytes_at_once_and_do_not_interleave(
 
 
 @across_processes
+@pytest.mark.needs("outliving")
 def test_the_last_message_of_a_killed_process_arrives_and_then_the_end(
     implementation: Implementation, method: str
 ) -> None:

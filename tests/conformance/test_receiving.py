@@ -86,6 +86,7 @@ def test_try_recv_with_no_senders_later(implementation: Implementation) -> None:
         later.join()
 
 
+@pytest.mark.needs("outliving")
 def test_try_recv_of_a_large_message_whole(implementation: Implementation) -> None:
     data = pattern(BIG)
     sender, receiver = implementation.make_channel(DATA)

@@ -67,6 +67,7 @@ def test_large_messages_do_not_fill_an_unbounded_channel_either(implementation: 
         assert receiver.statistics().messages == 100
 
 
+@pytest.mark.needs("capacity")
 def test_a_send_on_a_full_channel_times_out_and_has_sent_nothing(implementation: Implementation) -> None:
     sender, receiver = implementation.make_channel(DATA, capacity=20)
     with sender, receiver:
@@ -94,6 +95,7 @@ def _interrupt_a_send(implementation: Implementation) -> None:
         assert receiver.recv_many() == [b"%d" % number for number in range(20)]
 
 
+@pytest.mark.needs("capacity")
 def test_ctrl_c_ends_a_send_on_a_full_channel(implementation: Implementation) -> None:
     run("fork", _interrupt_a_send, implementation)
 
@@ -101,6 +103,7 @@ def test_ctrl_c_ends_a_send_on_a_full_channel(implementation: Implementation) ->
 # A failed send destroys the receiver in it.
 
 
+@pytest.mark.needs("capacity")
 def test_a_failed_send_leaves_the_receiver_in_it_usable(implementation: Implementation) -> None:
     inner_sender, inner_receiver = implementation.make_channel(DATA)
     inner_sender.send(b"waiting")
@@ -160,6 +163,7 @@ def test_a_sender_that_is_stopped_or_killed_in_mid_message_disturbs_nobody(
 
 
 @pytest.mark.parametrize("timeout", [0.0001, 0.0004, 0.0009])
+@pytest.mark.needs("capacity")
 def test_timeouts_below_a_millisecond_are_kept(implementation: Implementation, timeout: float) -> None:
     sender, receiver = implementation.make_channel(DATA, capacity=20)
     other_sender, other = implementation.make_channel(DATA)
@@ -221,6 +225,7 @@ def test_no_signal_surfaces_or_loses_a_message(implementation: Implementation) -
 
 
 @pytest.mark.parametrize("count", [65, 254, 2000])
+@pytest.mark.needs("many handles")
 def test_more_than_64_descriptors_in_a_message(implementation: Implementation, count: int) -> None:
     with open("/dev/null") as null:
         parcel = carry(implementation, files=[ipc.Fd(null)] * count)
@@ -233,6 +238,7 @@ def test_more_than_64_descriptors_in_a_message(implementation: Implementation, c
 # EMFILE on receive panics.
 
 
+@pytest.mark.needs("files")
 def test_the_limit_on_open_files_is_an_error_and_the_message_stays(implementation: Implementation) -> None:
     sender, receiver = implementation.make_channel(PARCELS)
     with sender, receiver, open("/dev/null") as null:
@@ -290,6 +296,7 @@ def test_adding_a_route_does_not_wait_for_a_callback(implementation: Implementat
 # A second client's connect "succeeds" and its data is lost. A silent client blocks accept for ever.
 
 
+@pytest.mark.needs("seat")
 def test_a_second_client_is_told_and_loses_nothing(implementation: Implementation) -> None:
     with implementation.make_server(DATA) as server, implementation.connect(server.name, DATA) as first_client:
         first_client.send(b"the one")
@@ -339,6 +346,7 @@ def _is_inherited(number: int) -> bool:
     return os.get_inheritable(number)
 
 
+@pytest.mark.needs("files")
 def test_every_descriptor_is_closed_on_exec(implementation: Implementation) -> None:
     before = set(os.listdir("/proc/self/fd"))
     sender, receiver = implementation.make_channel(DATA)

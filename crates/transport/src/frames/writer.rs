@@ -149,9 +149,13 @@ impl Writer {
             },
             progress: Progress { at: 0, ..progress },
         };
+        if state.socket.is_none() {
+            // A duplicate: an inherited end that is closed takes the descriptor away from everybody here.
+            let own = descriptor::duplicate(socket.as_fd());
+            state.socket = Some(own.map_or_else(|_| socket.clone(), Arc::new));
+        }
         state.bytes += waiting.payload.len();
         state.queue.push_back(waiting);
-        state.socket = Some(socket.clone());
         state.lost = false;
         let known = std::mem::replace(&mut state.enlisted, true);
         drop(state);
