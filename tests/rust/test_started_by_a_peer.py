@@ -24,7 +24,7 @@ LIMIT = 170
 @pytest.mark.timeout(LIMIT + 10)
 @pytest.mark.parametrize("meeting", MEETINGS)
 def test_python_started_by_rust(codec: str, meeting: str) -> None:
-    run = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "--no-header"]
+    run = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "--no-header", "-k", "not huge"]
     files = [str(ROOT / f"tests/rust/test_{name}.py") for name in FILES]
     done = subprocess.run(
         [executable(codec), "start", "serve" if meeting == "Rust serves" else "connect", *run, *files],
