@@ -80,7 +80,7 @@ class Codec(Protocol):
     def decode_delivery(self) -> Callable[[Delivery], Any] | None:
         """Decodes a message that carries handles or buffers. None: such a message is a DecodeError."""
 
-type Handle = SenderEnd | ReceiverEnd | Memory | File | Foreign
+type Handle = SenderEnd | ReceiverEnd | Memory | File
 
 @final
 class Parcel:
@@ -100,7 +100,10 @@ class Delivery:
     def payload(self) -> bytes: ...
     @property
     def handles(self) -> list[Handle]:
-        """Takes the handles out: bare ends, regions and files of this module's own classes; once only."""
+        """Takes the handles out: bare ends, regions and files of this module's own classes; once only.
+
+        Those of a message from a Rust program are :class:`Foreign`, each of them.
+        """
     @property
     def buffers(self) -> list[Buffer]:
         """The out-of-band buffers, read-only or writable as they were sent."""

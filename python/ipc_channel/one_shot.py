@@ -173,9 +173,7 @@ class OneShotServer(_Server[Receiver[T], T]):
     def __init__(
         self, type: "TypeForm[T]", /, *, allow_uid: int | None = None, codec: "CodecName | None" = None
     ) -> None: ...
-    def __init__(
-        self, type: Any = UNSET, /, *, allow_uid: int | None = None, codec: "CodecName | None" = None
-    ) -> None:
+    def __init__(self, type: Any = UNSET, /, *, allow_uid: int | None = None, codec: "CodecName | None" = None) -> None:
         """
         Args:
             type: The type of the messages, any type that ``channel(T)`` takes. Without it any picklable object
@@ -244,8 +242,6 @@ def connect(
     return Sender[Any](_core.connect(name, timeout, version_label(codec)), chosen)
 
 
-def connect_bytes(
-    name: str, /, timeout: float | None = 1.0, *, codec: "CodecName | None" = None
-) -> BytesSender:
+def connect_bytes(name: str, /, timeout: float | None = 1.0, *, codec: "CodecName | None" = None) -> BytesSender:
     """Become the client of a :class:`BytesOneShotServer`; otherwise as :func:`connect`."""
     return BytesSender(_core.connect(name, timeout, version_label(codec)), RAW)

@@ -25,9 +25,9 @@ class SenderStatistics:
     """Ends, shared memory and files inside them."""
     backlog: int | None
     """Messages of this process that the receiver has not taken yet, as far as it has told; None while they go by the
-    channel's socket, which does not tell."""
+    channel's socket, which does not tell. Towards a Rust program: those that are still kept in this process."""
     memory: int
-    """Bytes of shared memory for them."""
+    """Bytes of memory for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ first sender of such a channel is made.
 """
 
 import atexit
+import contextlib
 import threading
 
 from ipc_channel import _core
@@ -45,7 +46,6 @@ atexit.register(wait)
 # `concurrent.futures` uses the same function.
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
-    try:
+    # Refused when the interpreter is ending already: atexit's turn is still to come.
+    with contextlib.suppress(RuntimeError):
         _register(wait)
-    except RuntimeError:  # the interpreter is ending already: atexit's turn is still to come
-        pass

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,13 @@ def test_a_failed_send_leaves_the_receiver_in_it_usable(implementation: Implemen
 # whole channel although other senders live.
 
 
+def _wait_until_stopped(pid: int) -> None:
+    """Until no thread of it runs any more."""
+    tasks = Path(f"/proc/{pid}/task")
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+        time.sleep(0.001)
+
+
 def _send_large_ones_and_be_stopped(implementation: Implementation, sender: Any) -> None:
     while True:
         sender.send(pattern(8 * BIG))
@@ -145,6 +153,8 @@ def test_a_sender_that_is_stopped_or_killed_in_mid_message_disturbs_nobody(
                 child.kill(fate)
                 if fate is signal.SIGKILL:
                     child.wait()
+                else:
+                    _wait_until_stopped(child.pid)
                 sender.send(b"from another sender")
                 came: list[bytes] = []
                 while b"from another sender" not in came:

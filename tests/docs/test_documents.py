@@ -7,19 +7,32 @@ from pathlib import Path
 import pytest
 
 from tests.docs.programs import DOCUMENTS, Program, programs, run
+from tests.support.rust_peers import BUILD_TIMEOUT, WORKSPACE
+from tests.support.rust_peers import program as rust_program
+from tests.support.start_methods import ROOT
 
+GUIDE = ROOT / "docs" / "rust.md"
+"""Its Python half needs the other half, built."""
 PROGRAMS = [program for document in DOCUMENTS for program in programs(document)]
 
 
+@pytest.mark.timeout(BUILD_TIMEOUT)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: f"{program.document.name}:{program.line}")
 def test_program(program: Program, tmp_path: Path) -> None:
     for name, content in program.files.items():
         (tmp_path / name).write_text(content)
+    if program.document == GUIDE:
+        (tmp_path / "count-words").symlink_to(rust_program("guide"))
     source = tmp_path / "program.py"
     source.write_text(program.source)
     output = run(source, tmp_path)
     if program.output is not None:
         assert output == program.output
+
+
+def test_the_rust_half_of_the_guide_is_what_is_built() -> None:
+    source = (WORKSPACE / "guide" / "src" / "main.rs").read_text()
+    assert f"```rust\n{source}```\n" in GUIDE.read_text()
 
 
 def test_the_readme_has_programs() -> None:

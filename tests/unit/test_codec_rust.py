@@ -990,7 +990,7 @@ class TestForgedHandles:
             assert received.poll() is False
 
     def test_no_handles_at_all(self) -> None:
-        with pytest.raises(ipc.DecodeError, match=r"^Reply\.to: the message refers to handle 0, which it does not carry"):
+        with pytest.raises(ipc.DecodeError, match=r"^Reply\.to: the message refers to handle 0, which"):
             rust_codec(Reply, RUST).decode(b"\x00\x00\x00\x00")
         with pytest.raises(ipc.DecodeError, match=r"message: it needs a handle, and the message carries none$"):
             rust_codec(ipc.Sender[u8], RUST).decode(b"\x00")

@@ -234,7 +234,7 @@ def test_where_handles_stand_there_are_the_indices_that_the_crate_writes(name: s
         assert found == token
         assert isinstance(delivery, _core.Delivery)
         assert delivery.payload.hex() == printed("handles")[line]
-        handles = delivery.handles
+        handles: list[Any] = list(delivery.handles)
         assert all(isinstance(handle, _core.Foreign) for handle in handles)
         ends, regions = 7, 3  # nothing travels for an empty region
         assert [handle.socket_like for handle in handles] == [True] * ends + [False] * regions

@@ -136,8 +136,7 @@ pub fn unwritten() -> Vec<(String, usize)> {
 #[pyo3(signature = (timeout = None))]
 pub fn wait_until_written(py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
     let deadline = timeout::deadline(timeout)?;
-    let waited =
-        timeout::interruptible(py, || transport::frames::wait_until_written(deadline))?;
+    let waited = timeout::interruptible(py, || transport::frames::wait_until_written(deadline))?;
     match waited {
         Ok(()) => Ok(true),
         Err(Error::TimedOut) => Ok(false),

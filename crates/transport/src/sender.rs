@@ -160,9 +160,9 @@ impl Sender {
                 break Err(e);
             }
             let waited = match bell {
-                Some(bell) => self.end.wait(Some(bell), Interest::Readable, deadline, || {
-                    self.way.arm()
-                }),
+                Some(bell) => self
+                    .end
+                    .wait(Some(bell), Interest::Readable, deadline, || self.way.arm()),
                 None => self.end.wait(None, Interest::Writable, deadline, || true),
             };
             if let Err(e) = waited {

@@ -205,7 +205,9 @@ fn wait(tools: Option<&Tools>, agenda: &mut Agenda) {
             // Those that look ready while the kernel is out of something would never let the thread sleep.
             let ready = tools.epoll.ready(EVENTS_A_TURN).unwrap_or_default();
             let soon = |token: &u64| !agenda.later.contains(token);
-            agenda.ready.extend(ready.iter().filter(|token| soon(token)));
+            agenda
+                .ready
+                .extend(ready.iter().filter(|token| soon(token)));
         }
         None => agenda.later = with(|service| service.known.keys().copied().collect()),
     }

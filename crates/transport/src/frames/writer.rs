@@ -326,7 +326,10 @@ fn write(
             None => {
                 let largest = version.largest_first(progress.buffer);
                 let here = payload.len().min(largest);
-                (send_first(version, socket, payload, here, fds, progress), here)
+                (
+                    send_first(version, socket, payload, here, fds, progress),
+                    here,
+                )
             }
             Some(rest) => {
                 let largest = version.largest_further(progress.buffer);
@@ -352,9 +355,7 @@ fn write(
                 progress.buffer = (progress.buffer / 2).min(len);
             }
             // The message was thrown away at the other side, and nothing else.
-            Err(Error::ReceiverGone)
-                if progress.rest.is_some() && !socket::has_hung_up(socket) =>
-            {
+            Err(Error::ReceiverGone) if progress.rest.is_some() && !socket::has_hung_up(socket) => {
                 progress.at = payload.len();
                 return Ok(Sent::Whole);
             }
@@ -372,10 +373,7 @@ fn send_first(
     progress: &mut Progress,
 ) -> Result<Sent> {
     let header = version.header(here, payload.len());
-    let parts = [
-        IoSlice::new(header.bytes()),
-        IoSlice::new(&payload[..here]),
-    ];
+    let parts = [IoSlice::new(header.bytes()), IoSlice::new(&payload[..here])];
     let sent = if here == payload.len() {
         socket::send_record(socket, &parts, fds)?
     } else {

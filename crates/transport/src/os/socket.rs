@@ -92,11 +92,7 @@ pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Res
 }
 
 /// The same, marked as the end of a record.
-pub fn send_record(
-    socket: BorrowedFd<'_>,
-    parts: &[IoSlice<'_>],
-    fds: &[RawFd],
-) -> Result<Sent> {
+pub fn send_record(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<Sent> {
     send_flagged(socket, parts, fds, libc::MSG_EOR)
 }
 
