@@ -309,11 +309,25 @@ def test_a_closed_receivers_sender_can_still_be_sent(peer: Peer) -> None:
 
 
 def test_a_sender_whose_messages_are_held_moves(peer: Peer) -> None:
-    """Nothing is lost, and what was sent here comes before what is sent by whoever has it now."""
+    """Nothing is lost, and what was sent here stays in its order; what its new owner sends can come before it."""
     sender, receiver = peer.channel(u64)
     with peer.loop(c.LoopParcel, Parcel) as loop, receiver:
         sender.send_many(range(2000))
         (moved,) = loop.turn(Parcel(senders=[sender])).senders
         with moved:
-            moved.send(2000)
-        assert list(receiver) == list(range(2001))
+            moved.send(9999)
+        found = list(receiver)
+        assert [number for number in found if number != 9999] == list(range(2000))
+        assert found.count(9999) == 1
+
+
+def test_a_sender_that_moves_after_a_flush(peer: Peer) -> None:
+    """What was sent before comes first."""
+    sender, receiver = peer.channel(u64)
+    with peer.loop(c.LoopParcel, Parcel) as loop, receiver:
+        sender.send_many(range(100))
+        sender.flush(TIMEOUT)
+        (moved,) = loop.turn(Parcel(senders=[sender])).senders
+        with moved:
+            moved.send(100)
+        assert list(receiver) == list(range(101))

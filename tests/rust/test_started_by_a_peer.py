@@ -15,7 +15,7 @@ from tests.rust.conftest import STARTED_BY_A_PEER
 from tests.rust.peers import MEETINGS, PARENT, executable
 from tests.support.start_methods import ROOT
 
-FILES = ("meeting", "values", "sizes", "ends", "shared_memory", "sets_and_routers", "upstream_shapes")
+FILES = ("meeting", "values", "sizes", "ends", "shared_memory", "sets_and_routers")
 LIMIT = 170
 """Seconds for all of them."""
 
