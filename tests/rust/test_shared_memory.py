@@ -13,7 +13,7 @@ from tests.rust.peers import TIMEOUT, Peer
 LARGE = 64 << 20
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 4 << 20])
+@pytest.mark.parametrize("size", [1, 4096, 4097, 1 << 20])
 @pytest.mark.parametrize("mutable", [False, True], ids=["frozen", "mutable"])
 @pytest.mark.parametrize("in_place", [False, True], ids=["answered with another", "changed in place"])
 def test_regions_there_and_back(peer: Peer, size: int, mutable: bool, in_place: bool) -> None:

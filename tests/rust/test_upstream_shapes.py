@@ -162,7 +162,7 @@ _NEXT = bytes((byte + 1) % 256 for byte in range(256))
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["copied", "mutable"])
 def test_shared_memory_ping_pong(peer: Peer, in_place: bool) -> None:
-    size, turns = 4 << 20, 10
+    size, turns = 4 << 20, 4
     with peer.loop(c.LoopMemory, ipc.SharedMemory, in_place=in_place) as loop:
         memory = ipc.SharedMemory.create(size, mutable=in_place)
         for _ in range(turns):
