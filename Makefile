@@ -56,6 +56,12 @@ check-rust: $(TOOLS)
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo fmt --check --manifest-path benchmarks/rust-peer/Cargo.toml
 	cargo clippy --locked --manifest-path benchmarks/rust-peer/Cargo.toml --target-dir target/rust-peer -- -D warnings
+	cargo fmt --check $(PEERS) --manifest-path tests/rust_peers/Cargo.toml
+	cargo clippy --locked --workspace --manifest-path tests/rust_peers/Cargo.toml --target-dir target/rust_peers \
+		-- -D warnings
+
+# All but the guide's program, whose lines are made for the page.
+PEERS := --package encodings --package peer-0-20
 
 check-types: $(CORE)
 	$(BIN)/basedpyright
@@ -76,6 +82,7 @@ format: $(TOOLS)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	cargo fmt --all
 	cargo fmt --manifest-path benchmarks/rust-peer/Cargo.toml
+	cargo fmt $(PEERS) --manifest-path tests/rust_peers/Cargo.toml
 
 bench: $(CORE) target/bench/ready target/rust-peer/release/rust-peer  ## measure, beside other libraries; BENCH= takes the options of `ipc-channel bench`
 	PYTHONPATH=$(CURDIR)/python $(BENCH_PYTHON) -m ipc_channel bench --rust-peer target/rust-peer/release/rust-peer \

@@ -3,6 +3,9 @@
 //! `rust-peer SUBJECT SECONDS` measures for about that long and prints a line for each figure: its name, a tab, and its
 //! value in units of one (seconds, bytes a second, operations a second). Nothing is printed unless what came through
 //! was right.
+//!
+//! `rust-peer --peer SUBJECT NAME` is the other process of such a subject, which connects to a one-shot server. Python
+//! starts it as well, to measure what goes from there to Rust and back.
 
 mod channels;
 mod enums;
@@ -80,6 +83,8 @@ fn answer(subject: &str, name: &str) -> Result<()> {
         "bytes-64" => streams::receive_bytes(name, 64),
         "bytes-1mib" => streams::receive_bytes(name, 1 << 20),
         "struct" => streams::receive_structs(name),
+        "send-bytes-64" => streams::send_bytes(name, 64),
+        "send-struct" => streams::send_structs(name),
         "round-trip-busy" => round_trips::answer_busy(name),
         "round-trip-asleep" => round_trips::answer_asleep(name),
         "request" => round_trips::answer_requests(name),

@@ -132,6 +132,39 @@ pub fn receive_structs(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Sends messages as [`bytes`] does, to a program that receives them.
+pub fn send_bytes(name: &str, size: usize) -> Result<()> {
+    let (sender, back) = ipc::bytes_channel()?;
+    let (commands, _answers) = peer::introduce(name, (), back)?;
+    for number in 0..commands.recv()? {
+        sender.send(&sample_bytes(size, number))?;
+    }
+    let message = sample_bytes(size, 0);
+    while let Ok(count) = commands.recv() {
+        for _ in 0..count {
+            sender.send(&message)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends messages as [`structs`] does, to a program that receives them.
+pub fn send_structs(name: &str) -> Result<()> {
+    let (sender, back) = ipc::channel::<Item>()?;
+    let (commands, _answers) = peer::introduce(name, (), back)?;
+    for number in 0..commands.recv()? {
+        sender.send(Item::sample(number))?;
+    }
+    let item = Arc::new(Item::sample(0));
+    let sender: IpcSender<Arc<Item>> = sender.to_opaque().to();
+    while let Ok(count) = commands.recv() {
+        for _ in 0..count {
+            sender.send(Arc::clone(&item))?;
+        }
+    }
+    Ok(())
+}
+
 fn finish(answers: &IpcReceiver<bool>, start: Instant) -> Result<Duration> {
     check(answers.recv()?, "the last message differs")?;
     Ok(start.elapsed())

@@ -1,5 +1,6 @@
 """Everybody who has a column: this package, its peers, and the yardsticks."""
 
+import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Sequence
@@ -26,9 +27,10 @@ class _Other:
 _RUST: Final = Rust()
 _BARE: Final = _Other("seqpacket", "send and recv of a seqpacket socket pair, from Rust", "bare sockets")
 _MEMCPY: Final = _Other("memcpy", "numpy.copyto, which is memcpy", "memcpy")
+_MSGSPEC: Final = _Other("msgspec", "MessagePack of msgspec, without a channel", "msgspec")
 _STREAMS: Final = _Other("streams", "asyncio streams over a Unix socket", "asyncio streams")
 
-KEYS: Final = (*(library.key for library in LIBRARIES), _RUST.key, _BARE.key, _MEMCPY.key, _STREAMS.key)
+KEYS: Final = (*(library.key for library in LIBRARIES), _RUST.key, _BARE.key, _MEMCPY.key, _MSGSPEC.key, _STREAMS.key)
 
 
 def contestants(rust_peer: str | None) -> Sequence[Contestant]:
@@ -44,6 +46,7 @@ def contestants(rust_peer: str | None) -> Sequence[Contestant]:
     for one, peer, version, missing in (
         (_BARE, False, f"Linux {platform.release()}", without_rust),
         (_MEMCPY, False, None, None if importlib.util.find_spec("numpy") else "numpy is not installed"),
+        (_MSGSPEC, False, importlib.metadata.version("msgspec"), None),
         (_STREAMS, True, f"Python {platform.python_version()}", None),
     ):
         found.append(Contestant(one.key, one.title, one.column, peer, version, missing))

@@ -142,7 +142,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     )
     bench.epilog = (
         "Rivals: pipe, queue (multiprocessing), pyzmq, faster-fifo, cloudtoid, rust; and as yardsticks seqpacket,"
-        " memcpy, streams (asyncio). `make bench` in a clone of the project installs and builds all of them."
+        " memcpy, msgspec, streams (asyncio). `make bench` in a clone of the project installs and builds all of them."
         " Exit code: 0 if nothing went wrong, whatever the targets say, else 1."
     )
     bench.add_argument("--only", action="append", default=[], metavar="TEXT", help="subjects with TEXT in the name")

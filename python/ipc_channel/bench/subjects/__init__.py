@@ -17,6 +17,7 @@ def all_subjects() -> Sequence[Subject]:
         importing,
         large,
         round_trips,
+        rust_programs,
         senders,
         shared_memory,
         streams,
@@ -34,5 +35,6 @@ def all_subjects() -> Sequence[Subject]:
         *idle.SUBJECTS,
         *event_loops.SUBJECTS,
         *importing.SUBJECTS,
+        *rust_programs.SUBJECTS,
         *upstream.SUBJECTS,
     )
