@@ -67,8 +67,14 @@ pub(super) fn enlist(writer: &Arc<Writer>) {
         if let Some(tools) = &service.tools {
             tools.alarm.ring();
         }
-        if !service.running {
-            // If no thread can be had, whoever comes next tries again.
+    });
+    see_that_it_runs();
+}
+
+/// Starts the thread if something waits and it does not run: the last time none could be had.
+pub(super) fn see_that_it_runs() {
+    with(|service| {
+        if !service.running && !(service.fresh.is_empty() && service.known.is_empty()) {
             let thread = std::thread::Builder::new().name("ipc-channel-send".into());
             service.running = thread.spawn(run).is_ok();
         }

@@ -159,7 +159,9 @@ impl Writer {
         state.lost = false;
         let known = std::mem::replace(&mut state.enlisted, true);
         drop(state);
-        if !known {
+        if known {
+            service::see_that_it_runs();
+        } else {
             service::enlist(self);
         }
         Ok(())
@@ -208,6 +210,7 @@ impl Writer {
                 }
                 state.flushing.extend(alarm.clone());
             }
+            service::see_that_it_runs();
             let waited = match &alarm {
                 Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], deadline),
                 None => {
