@@ -74,7 +74,8 @@ pub(super) fn enlist(writer: &Arc<Writer>) {
 /// Starts the thread if something waits and it does not run: the last time none could be had.
 pub(super) fn see_that_it_runs() {
     with(|service| {
-        if !service.running && !(service.fresh.is_empty() && service.known.is_empty()) {
+        let waits = !service.fresh.is_empty() || !service.known.is_empty();
+        if waits && !service.running {
             let thread = std::thread::Builder::new().name("ipc-channel-send".into());
             service.running = thread.spawn(run).is_ok();
         }
