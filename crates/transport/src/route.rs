@@ -77,6 +77,8 @@ struct State {
     burst: u32,
     burst_began: u64,
     had_large: bool,
+    /// The receiver has left our connection, which it does for good.
+    gone: bool,
     ends: Vec<(u64, Weak<End>)>,
 }
 
@@ -112,6 +114,7 @@ impl Route {
                 burst: 0,
                 burst_began: 0,
                 had_large: false,
+                gone: false,
                 ends: Vec::new(),
             }),
             capacity,
@@ -180,6 +183,9 @@ impl Route {
         frame: &Frame<'_>,
         seat: Option<BorrowedFd<'_>>,
     ) -> Result<Attempt> {
+        if state.gone {
+            return Err(Error::ReceiverGone);
+        }
         let has_lane = |state: &State| state.own.as_ref().is_some_and(|own| own.producer.is_some());
         if seat.is_none()
             && !has_lane(state)
@@ -389,8 +395,15 @@ impl State {
     /// After an error that means the receiver has left the lane, there is none.
     #[inline]
     fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
-        if let Err(Error::ReceiverGone | Error::Protocol(_)) = &outcome {
-            self.own = None;
+        match &outcome {
+            Err(Error::ReceiverGone) => {
+                // A connection of ours ends with the receiver. One that is being killed may still have its socket
+                // open: nothing more must go there.
+                self.gone |= self.own.is_some();
+                self.own = None;
+            }
+            Err(Error::Protocol(_)) => self.own = None,
+            _ => {}
         }
         outcome
     }

@@ -61,7 +61,7 @@ class PickledCodec:
         self.label = LABEL_PICKLED
         self.accepts: None = None
         self.encoding: Encoding = Encoding(_dump, OutgoingPickle, _finish)
-        self.encode = self.encoding.encode
+        self.encode: Callable[[Any], bytes | Parcel] = self.encoding.encode
         self.decode: Callable[[bytes], Any] = pickle.loads
         self.decode_delivery = _decode_delivery
 
