@@ -50,7 +50,10 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
             ...
 
         def recv_many(self, max_messages: int | None = None, timeout: float | None = None) -> list[T_co]:
-            """Wait for a message and return all that are there, ``max_messages`` at most. Raises as ``recv`` does."""
+            """Wait for a message and return all that are there, ``max_messages`` (or a million) at most.
+
+            Raises as ``recv`` does.
+            """
             ...
 
         def __next__(self) -> T_co: ...

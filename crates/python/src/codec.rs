@@ -1,13 +1,12 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
-use std::cell::RefCell;
-
 use ipc_channel_transport::Message;
 use ipc_channel_transport::wire::rust::Version;
 use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
 use crate::delivery::{Delivery, View, payload_of};
@@ -94,19 +93,15 @@ impl Encoding {
     }
 }
 
-/// Always the same list for one thread.
+/// The list of frames of the calling thread. Asked anew each time: what a thread is, Python says.
 fn stack_of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
-    thread_local! {
-        static STACK: RefCell<Option<Py<PyList>>> = const { RefCell::new(None) };
-    }
-    if let Some(stack) = STACK.with_borrow(|known| Some(known.as_ref()?.clone_ref(py))) {
-        return Ok(stack.into_bound(py));
-    }
-    let frames = PyModule::import(py, intern!(py, "ipc_channel.codecs.frames"))?;
-    let stack = frames.call_method0(intern!(py, "of_this_thread"))?;
-    let stack = stack.cast_into::<PyList>()?;
-    STACK.set(Some(stack.clone().unbind()));
-    Ok(stack)
+    static STACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let stack = STACK.get_or_try_init(py, || -> PyResult<Py<PyAny>> {
+        let frames = PyModule::import(py, intern!(py, "ipc_channel.codecs.frames"))?;
+        Ok(frames.getattr(intern!(py, "stack"))?.unbind())
+    })?;
+    let frames = stack.bind(py).getattr(intern!(py, "frames"))?;
+    Ok(frames.cast_into::<PyList>()?)
 }
 
 /// The parts of a codec object, looked up once.

@@ -144,7 +144,9 @@ impl Encoded {
                 .collect::<Vec<(HandleRef<'_>, u8)>>(),
         };
         let len = payload.len() + parcel.buffers.iter().map(|b| b.bytes.len()).sum::<usize>();
-        let outgoing = if len < LARGE {
+        // A region for a Rust program may have to be copied.
+        let copies = sender.version().is_some() && !parcel.handles.is_empty();
+        let outgoing = if len < LARGE && !copies {
             Outgoing::new(&parcel, Some(sender))
         } else {
             py.detach(|| Outgoing::new(&parcel, Some(sender)))

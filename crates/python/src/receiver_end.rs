@@ -22,6 +22,8 @@ use crate::waiter::Waiter;
 
 /// Messages between two looks for signals.
 const MANY: usize = 1024;
+/// The most messages of a `recv_many` that names no number.
+const MOST_AT_ONCE: usize = 1 << 20;
 
 /// A receiving end. The constructor takes the end out of `source`, which is then closed as converted.
 #[pyclass(subclass, frozen, module = "ipc_channel._core")]
@@ -432,7 +434,7 @@ impl Receiving {
         }
     }
 
-    /// Receive what is there, at least one message and at most `max_messages`, waiting for the first
+    /// Receive what is there, at least one message and at most `max_messages` (a million if None), waiting for the first
     /// `timeout` seconds at most. What precedes a message that cannot be decoded is returned; the next call
     /// raises. Otherwise raises as `recv`.
     #[pyo3(signature = (max_messages = None, timeout = None))]
@@ -442,7 +444,8 @@ impl Receiving {
         timeout: Option<f64>,
     ) -> PyResult<Vec<Py<PyAny>>> {
         let most = match max_messages {
-            None => usize::MAX,
+            // A sender that keeps up shall not keep us for ever.
+            None => MOST_AT_ONCE,
             Some(most) if most > 0 => most.unsigned_abs(),
             Some(most) => {
                 return Err(PyValueError::new_err(format!(
@@ -450,19 +453,9 @@ impl Receiving {
                 )));
             }
         };
-        let end = slf.as_super().get();
         let mut messages = vec![Receiving::recv(slf, timeout)?];
-        // Everything that is there now. A sender that keeps up shall not keep us for ever.
-        let (_, there) = end.receiver.lanes();
-        let (_, before, _) = end.counters.read();
         let mut checked = 0;
         while messages.len() < most {
-            if max_messages.is_none()
-                && messages.len() >= MANY
-                && end.counters.read().1 - before >= there
-            {
-                break;
-            }
             if messages.len() - checked >= MANY {
                 checked = messages.len();
                 if let Err(interrupt) = slf.py().check_signals() {

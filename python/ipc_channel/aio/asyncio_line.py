@@ -1,8 +1,10 @@
 """Waiting in asyncio by its own locks and callbacks, which cost a fraction of what works with every loop."""
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from ipc_channel.aio.line import AT_ONCE, Line
 
@@ -29,7 +31,7 @@ class AsyncioLine(Line):
     a callback that the user has registered with the loop for ``fileno()`` stays.
     """
 
-    __slots__ = ("_future", "_patience", "_vain", "_waiter", "hurried", "lock", "loop")
+    __slots__ = ("_future", "_patience", "_told", "_vain", "_waiter", "hurried", "lock", "loop")
 
     most_hurried: Final = 4 * AT_ONCE
     """Messages that a loop takes before other tasks run: some tens of microseconds' worth, as much as a turn of
@@ -47,6 +49,8 @@ class AsyncioLine(Line):
         """How often that was in vain, since it was not."""
         self._waiter: Waiter | None = None
         self._future: asyncio.Future[None] | None = None
+        self._told = False
+        """A task was told of news, and may not have looked yet."""
 
     def _turn(self) -> "_Turn":
         return _Turn(self)
@@ -94,7 +98,12 @@ class AsyncioLine(Line):
     def _wake(self) -> None:
         """The descriptor is readable."""
         if self._future is not None:
-            _set(self._future)
+            if not self._future.done():
+                self._future.set_result(None)
+            self._told = True
+        elif self._told:
+            # The loop has looked once more before the task that was told could take the message.
+            self._told = False
         elif self._waiter is not None:
             self.loop.remove_reader(self._waiter)
             self._let_go()
@@ -154,12 +163,26 @@ def task_loop() -> asyncio.AbstractEventLoop | None:
     return None if asyncio.current_task(loop) is None else loop
 
 
+_lines: Final[WeakKeyDictionary[Any, WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncioLine]]] = WeakKeyDictionary()
+"""By end and by loop: threads may use one end, each with a loop of its own."""
+
+_making: Final = threading.Lock()
+
+
 def line_of(end: Any) -> AsyncioLine | None:
-    """The line of an end in the loop of the calling task; None if that is no task of asyncio's."""
+    """The line of an end in the loop of the calling task, which ``end.line`` is from now on; None if that is no task
+    of asyncio's."""
     loop = task_loop()
-    if loop is None:
-        return None
     line: AsyncioLine | None = end.line
-    if line is None or line.loop is not loop:
-        line = end.line = AsyncioLine(loop)
+    if line is not None and line.loop is loop:
+        return line
+    if loop is None:
+        end.line = None
+        return None
+    with _making:
+        lines = _lines.setdefault(end, WeakKeyDictionary())
+        line = lines.get(loop)
+        if line is None:
+            line = lines[loop] = AsyncioLine(loop)
+    end.line = line
     return line

@@ -137,8 +137,3 @@ def innermost() -> Outgoing | Incoming | None:
     if isinstance(frame, Encoding):
         frame = frames[-1] = frame.make()
     return frame
-
-
-def of_this_thread() -> list[Encoding | Outgoing | Incoming]:
-    """The stack itself; each thread's is the same list for as long as it lives."""
-    return stack.frames

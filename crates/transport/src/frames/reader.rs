@@ -25,7 +25,7 @@ use crate::os::descriptor::{self, Leftovers};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::socket::{self, Peeked, Took};
 use crate::sync::Lock;
-use crate::wire::rust::{First, MAX_HEADER, Version, forged, take_dedicated};
+use crate::wire::rust::{First, MAX_HEADER, Version, buffer_size, forged, take_dedicated};
 
 /// Messages under way at a time; further ones stay in the channel's socket until one of these has come.
 const MOST_PARTIAL: usize = 64;
@@ -43,6 +43,8 @@ struct Partial {
     watched: bool,
     payload: Vec<u8>,
     total: usize,
+    /// Of its packets but the first, at most.
+    room: usize,
     fds: Vec<OwnedFd>,
     fate: Fate,
 }
@@ -249,7 +251,7 @@ impl Partial {
                 break;
             }
             let left = self.total - self.payload.len();
-            let room = left.min(ROOM);
+            let room = left.min(self.room);
             reserve(&mut self.payload, room, self.total)?;
             match socket::take_into(self.rest.as_fd(), 0, &mut self.payload, room)? {
                 Took::Nothing => break,
@@ -341,6 +343,9 @@ impl State {
 
     /// What can be taken next, left where it is; but messages that are larger than a packet come in.
     fn look(&mut self, version: Version, leftovers: &mut Leftovers) -> Result<Next> {
+        if self.moving {
+            return Err(Error::Gone(Gone::Sent));
+        }
         for _ in 0..=MOST_PARTIAL {
             if let Some(index) = self.advance(leftovers)? {
                 return Ok(Next::Partial(index));
@@ -417,6 +422,7 @@ impl State {
             watched: false,
             payload,
             total: first.total,
+            room: ROOM.max(version.largest_further(buffer_size())),
             fds,
             fate: Fate::Open,
         });

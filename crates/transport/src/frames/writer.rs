@@ -380,7 +380,8 @@ fn send_first(
     let sent = if here == payload.len() {
         socket::send_record(socket, &parts, fds)?
     } else {
-        let (mine, theirs) = socket::duplex_pair()?;
+        // Shut for reading, so that nobody can put anything there that would have to be closed here.
+        let (mine, theirs) = socket::pair()?;
         let mut fds = fds.to_vec();
         fds.push(theirs.as_raw_fd());
         let sent = socket::send_record(socket, &parts, &fds)?;

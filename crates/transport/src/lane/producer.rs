@@ -280,10 +280,10 @@ impl Producer {
             }
             // A consumer at work gets a moment: a larger ring would only cost page faults.
             let now = clock::now();
+            if self.consumer_sleeps() || !system::has_several_cores() {
+                break;
+            }
             if until == 0 {
-                if self.consumer_sleeps() || !system::has_several_cores() {
-                    break;
-                }
                 until = now + patience(room);
             } else if now > until {
                 break;
@@ -340,7 +340,10 @@ impl Producer {
                 return self.return_home(room);
             }
             let left = self.home.take();
-            self.move_home(room)?;
+            if let Err(error) = self.move_home(room) {
+                self.home = left;
+                return Err(error);
+            }
             if let Some(home) = left.filter(|_| !pinned) {
                 // Nobody looks there any more.
                 memory::release(self.file.as_fd(), home.ring.offset, home.ring.len());
@@ -467,6 +470,13 @@ fn home_len(room: usize) -> usize {
         (4 * room).next_power_of_two()
     } else {
         (3 * room + SWITCH_LEN).next_multiple_of(CHUNK)
+    };
+    // No consumer maps more than is of any use; a message that large goes alone.
+    let most = system::largest_useful_mapping() as usize;
+    let len = if len > most {
+        (room + SWITCH_LEN).next_multiple_of(CHUNK)
+    } else {
+        len
     };
     len.max(FIRST_RING)
 }

@@ -188,10 +188,12 @@ pub fn forged<T>(what: &str) -> Result<T> {
 /// The size of a fresh socket's buffer, which is what the crate reckons with.
 pub fn buffer_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        let asked = socket::duplex_pair().and_then(|(one, _)| socket::buffer_size(one.as_fd()));
-        asked.unwrap_or(USUAL_BUFFER)
-    })
+    if let Some(size) = SIZE.get() {
+        return *size;
+    }
+    let asked = socket::duplex_pair().and_then(|(one, _)| socket::buffer_size(one.as_fd()));
+    // Without descriptors it cannot be asked now, and is asked again.
+    asked.map_or(USUAL_BUFFER, |size| *SIZE.get_or_init(|| size))
 }
 
 /// A message laid out for a Rust program.
