@@ -504,17 +504,15 @@ impl State {
         leftovers: &mut Leftovers,
     ) -> Option<Result<R>> {
         let many = self.many.as_mut().filter(|_| !self.moving)?;
-        if many.taken_alone >= MOST_ALONE {
-            return None;
-        }
-        let source = many.sources.get_mut(many.alone?)?.as_mut()?;
-        let lane = source.lane.as_mut().filter(|_| !source.queued)?;
+        let row = many.row(1).filter(|row| row.alone && row.most > 0)?;
+        let lane = row.source.lane.as_mut()?;
         let record = lane.peek().ok()??;
-        if lane.is_shared() || (record.kind == Kind::Framed && source.link.is_none()) {
+        if lane.is_shared() || (record.kind == Kind::Framed && row.source.link.is_none()) {
             return None;
         }
+        let taken = row.source.deliver(&record, deliver, leftovers);
         many.taken_alone += 1;
-        Some(source.deliver(&record, deliver, leftovers))
+        Some(taken)
     }
 
     fn source_mut(&mut self, index: usize) -> Option<&mut Source> {
