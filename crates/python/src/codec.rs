@@ -114,26 +114,22 @@ pub struct Plug {
 }
 
 impl Plug {
-    pub fn new(codec: Option<&Bound<'_, PyAny>>) -> PyResult<Plug> {
+    pub fn new(codec: &Bound<'_, PyAny>) -> PyResult<Plug> {
+        let py = codec.py();
         let part = |name: &Bound<'_, PyString>| -> PyResult<Option<Py<PyAny>>> {
-            let Some(codec) = codec else { return Ok(None) };
             let part = codec.getattr(name)?;
             Ok((!part.is_none()).then(|| part.unbind()))
         };
-        Python::attach(|py| {
-            Ok(Plug {
-                accepts: part(intern!(py, "accepts"))?,
-                encode: part(intern!(py, "encode"))?,
-                encoding: codec
-                    .map(|codec| codec.getattr_opt(intern!(py, "encoding")))
-                    .transpose()?
-                    .flatten()
-                    .filter(|encoding| !encoding.is_none())
-                    .map(Encoding::new)
-                    .transpose()?,
-                decode: part(intern!(py, "decode"))?,
-                decode_delivery: part(intern!(py, "decode_delivery"))?,
-            })
+        let encoding = codec.getattr_opt(intern!(py, "encoding"))?;
+        Ok(Plug {
+            accepts: part(intern!(py, "accepts"))?,
+            encode: part(intern!(py, "encode"))?,
+            encoding: encoding
+                .filter(|encoding| !encoding.is_none())
+                .map(Encoding::new)
+                .transpose()?,
+            decode: part(intern!(py, "decode"))?,
+            decode_delivery: part(intern!(py, "decode_delivery"))?,
         })
     }
 
@@ -250,7 +246,7 @@ pub fn decode(
     codec: &Bound<'_, PyAny>,
     delivery: &Bound<'_, Delivery>,
 ) -> PyResult<Py<PyAny>> {
-    let plug = Plug::new(Some(codec))?;
+    let plug = Plug::new(codec)?;
     let decoded = plug.decode(py, delivery.get().for_decoding()?);
     match &decoded {
         // Interrupted by Ctrl-C, say: without handles it can be decoded again.

@@ -398,7 +398,7 @@ impl Receiving {
         source: &Bound<'_, ReceiverEnd>,
         codec: Bound<'_, PyAny>,
     ) -> PyResult<PyClassInitializer<Receiving>> {
-        let plug = Plug::new(Some(&codec))?;
+        let plug = Plug::new(&codec)?;
         let base = ReceiverEnd::new(source, Some(codec))?;
         Ok(PyClassInitializer::from(base).add_subclass(Receiving { plug }))
     }

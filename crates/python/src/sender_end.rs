@@ -233,7 +233,7 @@ impl Sending {
         source: &Bound<'_, SenderEnd>,
         codec: Bound<'_, PyAny>,
     ) -> PyResult<PyClassInitializer<Sending>> {
-        let plug = Plug::new(Some(&codec))?;
+        let plug = Plug::new(&codec)?;
         let base = SenderEnd::new(source, Some(codec))?;
         Ok(PyClassInitializer::from(base).add_subclass(Sending { plug }))
     }
