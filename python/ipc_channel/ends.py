@@ -1,5 +1,8 @@
 """What senders and receivers have in common."""
 
+import functools
+import importlib
+import types
 from typing import TYPE_CHECKING, Any
 
 from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED
@@ -10,7 +13,7 @@ from ipc_channel.ownership import Owner
 if TYPE_CHECKING:
     from ipc_channel._core import Codec
 
-__all__ = ["End"]
+__all__ = ["End", "aio"]
 
 _STATES = {
     "sent": "moved by a send",
@@ -18,6 +21,12 @@ _STATES = {
     "added": "moved into a receiver set",
     "started": "moved to another process",
 }
+
+
+@functools.cache
+def aio() -> types.ModuleType:
+    """:mod:`ipc_channel.aio`, imported when it is needed: it takes as long as all of this package."""
+    return importlib.import_module("ipc_channel.aio")
 
 
 class End(Owner):

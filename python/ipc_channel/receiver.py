@@ -1,7 +1,5 @@
 """Receiving ends. ``recv``, iteration and their like are the extension module's own methods."""
 
-import functools
-import importlib
 import types
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
@@ -9,7 +7,7 @@ from ipc_channel._core import ReceiverEnd, Receiving
 from ipc_channel.codecs.choice import UNSET, chosen_codec
 from ipc_channel.codecs.kinds import Kind, register
 from ipc_channel.codecs.raw import RAW
-from ipc_channel.ends import End
+from ipc_channel.ends import End, aio
 from ipc_channel.errors import Disconnected
 
 if TYPE_CHECKING:
@@ -21,12 +19,6 @@ __all__ = ["BytesReceiver", "OpaqueReceiver", "Receiver"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-@functools.cache
-def _aio() -> types.ModuleType:
-    """Imported when it is needed: it takes as long as all of this package."""
-    return importlib.import_module("ipc_channel.aio")
 
 
 class _ReceiverOf(Receiving, End, Generic[T_co]):
@@ -60,16 +52,16 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
 
     async def arecv(self) -> T_co:
         """Receive from asyncio or trio; a checkpoint. Cancelling it loses no message. Raises as ``recv`` does."""
-        message: T_co = await _aio().arecv(self)
+        message: T_co = await aio().arecv(self)
         return message
 
     async def arecv_many(self, max_messages: int | None = None) -> list[T_co]:
         """Wait for a message, from asyncio or trio, and return all that are there, ``max_messages`` at most."""
-        messages: list[T_co] = await _aio().arecv_many(self, max_messages)
+        messages: list[T_co] = await aio().arecv_many(self, max_messages)
         return messages
 
     def __aiter__(self) -> Self:
-        _aio().begin(self)
+        aio().begin(self)
         return self
 
     async def __anext__(self) -> T_co:
@@ -83,7 +75,7 @@ class _ReceiverOf(Receiving, End, Generic[T_co]):
                 message = self.recv_or(line)
                 if message is not line:
                     return message
-            message = await _aio().arecv(self)
+            message = await aio().arecv(self)
         except Disconnected:
             raise StopAsyncIteration from None
         return message

@@ -7,7 +7,7 @@ from ipc_channel._core import SenderEnd, Sending
 from ipc_channel.codecs.choice import UNSET, chosen_codec
 from ipc_channel.codecs.kinds import Kind, register
 from ipc_channel.codecs.raw import RAW
-from ipc_channel.ends import End
+from ipc_channel.ends import End, aio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,18 +44,14 @@ class _SenderOf(Sending, End, Generic[T_contra]):
 
     async def asend(self, message: T_contra) -> None:
         """Send from asyncio or trio; a checkpoint. If it is cancelled, nothing was sent. Raises as ``send`` does."""
-        from ipc_channel.aio import asend
-
-        await asend(self, message)
+        await aio().asend(self, message)
 
     async def asend_many(self, messages: "Iterable[T_contra]") -> None:
         """Send each message in turn from asyncio or trio.
 
         Any exception, that of a cancellation included, says in its ``sent`` how many messages went.
         """
-        from ipc_channel.aio import asend_many
-
-        await asend_many(self, messages)
+        await aio().asend_many(self, messages)
 
     def clone(self) -> Self:
         """Another sender of the same channel, to be closed, or sent away, by itself. Raises ClosedError."""

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipc_channel.aio import asyncio_line
-from ipc_channel.aio.line import NOTHING, Line, Waitable
+from ipc_channel.aio.line import Line, Waitable
 from ipc_channel.errors import Empty
 
 if TYPE_CHECKING:
     from ipc_channel._core import Receiving, Sending
 
-__all__ = ["NOTHING", "arecv", "arecv_many", "asend", "asend_many", "begin", "repeat"]
+__all__ = ["arecv", "arecv_many", "asend", "asend_many", "begin", "repeat"]
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from ipc_channel.aio.line import AT_ONCE, Line
 if TYPE_CHECKING:
     from ipc_channel._core import Receiving, Sending, Waiter
 
-__all__ = ["AsyncioLine", "task_loop"]
+__all__ = ["AsyncioLine", "line_of"]
 
 _FIRST_PATIENCE: Final = 100e-6
 _MOST_PATIENCE: Final = 500e-6
@@ -98,8 +98,7 @@ class AsyncioLine(Line):
     def _wake(self) -> None:
         """The descriptor is readable."""
         if self._future is not None:
-            if not self._future.done():
-                self._future.set_result(None)
+            _set(self._future)
             self._told = True
         elif self._told:
             # The loop has looked once more before the task that was told could take the message.
@@ -153,7 +152,7 @@ def _set(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-def task_loop() -> asyncio.AbstractEventLoop | None:
+def _task_loop() -> asyncio.AbstractEventLoop | None:
     """The loop whose task calls; None if asyncio is not at work here."""
     try:
         loop = asyncio.get_running_loop()
@@ -172,7 +171,7 @@ _making: Final = threading.Lock()
 def line_of(end: Any) -> AsyncioLine | None:
     """The line of an end in the loop of the calling task, which ``end.line`` is from now on; None if that is no task
     of asyncio's."""
-    loop = task_loop()
+    loop = _task_loop()
     line: AsyncioLine | None = end.line
     if line is not None and line.loop is loop:
         return line
