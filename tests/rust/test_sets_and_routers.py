@@ -75,27 +75,12 @@ def test_our_set_waits_and_times_out(peer: Peer) -> None:
                 assert returned.recv(TIMEOUT) == b"again"
 
 
-def test_their_set_of_our_channels(peer: Peer) -> None:
+@pytest.mark.parametrize("command", [c.Select, c.Route], ids=["set", "router"])
+def test_their_set_or_router_of_our_channels(peer: Peer, command: type[c.Select | c.Route]) -> None:
     channels = [peer.channel(u64) for _ in range(MANY)]
     event, events = peer.channel(c.Event)
     with events:
-        peer.tell(c.Select([each.receiver for each in channels], event))
-        for number in range(COUNT):
-            for each in channels:
-                each.sender.send(number)
-        for each in channels:
-            each.sender.close()
-        found = defaultdict(list)
-        for each in events:
-            found[each.index].append(each.value)
-        assert found == {index: [*range(COUNT), None] for index in range(MANY)}
-
-
-def test_their_router_of_our_channels(peer: Peer) -> None:
-    channels = [peer.channel(u64) for _ in range(MANY)]
-    event, events = peer.channel(c.Event)
-    with events:
-        peer.tell(c.Route([each.receiver for each in channels], event))
+        peer.tell(command([each.receiver for each in channels], event))
         for number in range(COUNT):
             for each in channels:
                 each.sender.send(number)
