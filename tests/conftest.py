@@ -47,16 +47,12 @@ def _remove(folder: Path, owner: int) -> None:
 
 def _files(config: pytest.Config) -> set[str]:
     folder = config.stash[_TEMPORARY]
-    return {
-        f"file {path}"
-        for path in folder.iterdir()
-        if not path.name.startswith(_LIBRARIES_OWN) and not _of_a_killed_process(path)
-    }
+    return {f"file {path}" for path in folder.iterdir() if not path.name.startswith(_LIBRARIES_OWN)}
 
 
-def _of_a_killed_process(path: Path) -> bool:
-    """The directory of a door or server whose maker was killed between ``mkdir`` and ``rmdir``: a known limit."""
-    return path.name.startswith("ipc-channel-") and path.is_dir() and not any(path.iterdir())
+def _bind_once() -> None:
+    """The next process that binds a socket removes what one that was killed while it did so has left."""
+    ipc.OneShotServer(int).close()
 
 
 def _wait_once() -> None:
@@ -72,6 +68,7 @@ def nothing_left_by_the_run(request: pytest.FixtureRequest) -> Iterator[None]:
     _wait_once()
     before = leaks.take()
     yield
+    _bind_once()
     left = leaks.leaked_since(before) + sorted(_files(request.config))
     assert not left, "the run left behind:\n" + "\n".join(left)
 
@@ -81,6 +78,8 @@ def nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test for what is there at its end and was not at its start."""
     before, files = leaks.take(), _files(request.config)
     yield
+    if _files(request.config) - files:
+        _bind_once()
     left = leaks.leaked_since(before) + sorted(_files(request.config) - files)
     if left:
         leaks.kill_children(before)

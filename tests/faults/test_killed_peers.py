@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
+import socket
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -246,3 +250,50 @@ def test_a_stopped_process_is_waited_for_and_a_killed_one_is_not() -> None:
         os.kill(holder, signal.SIGKILL)
         with pytest.raises(ipc.Disconnected):
             receiver.recv(20)
+
+
+def _make_servers_without_end() -> None:
+    while True:
+        ipc.OneShotServer(int).close()
+
+
+def _bound() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("ipc-channel-*"))
+
+
+def test_killed_while_binding() -> None:
+    """What a killed process leaves on the disk, the next one that binds a socket removes."""
+    chance = random.Random(3)
+    left = 0
+    for _ in range(ROUNDS * 2):
+        with contextlib.ExitStack() as victims:
+            for _ in range(2):
+                victims.enter_context(forked(_make_servers_without_end))
+            time.sleep(chance.uniform(0.002, 0.01))
+        left += bool(_bound())
+        ipc.OneShotServer(int).close()
+        assert not _bound()
+    assert left, "no victim was killed in the middle"
+
+
+def test_what_lies_where_sockets_are_bound_is_removed() -> None:
+    directory = Path(tempfile.gettempdir()) / f"ipc-channel-{os.geteuid()}"
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(directory / "left-over"))
+    ipc.OneShotServer(int).close()
+    assert not _bound()
+
+
+def test_a_directory_open_to_others_is_not_used() -> None:
+    directory = Path(tempfile.gettempdir()) / f"ipc-channel-{os.geteuid()}"
+    directory.mkdir()
+    directory.chmod(0o777)
+    (directory / "of another").touch()
+    with ipc.OneShotServer(int) as server, ipc.connect(server.name, int) as sender:
+        sender.send(1)
+        receiver, first = server.accept()
+        receiver.close()
+        assert first == 1
+    assert _bound() == [directory]
+    shutil.rmtree(directory)

@@ -1,11 +1,15 @@
-//! Where a socket can be reached that has no name: bound in a private directory and unlinked at once.
+//! Where a socket can be reached that has no name: bound in a directory of this user's and unlinked at once.
+//!
+//! A process may be killed between the two. So all processes of a user bind in one directory, which exists only
+//! while somebody does, and the next one removes what a killed one left. Invariant: an entry whose maker lives lies
+//! in a directory that its maker has locked in shared mode. So whoever gets the exclusive lock may remove every entry
+//! and the directory; who bound in a directory that was removed in between is told so by the kernel, and tries again.
 
-use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 
 use crate::error::{Error, Result};
@@ -21,43 +25,102 @@ pub fn random() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Binds in a directory of our own and unlinks everything. Returns the way to it.
+/// Tries before giving up: each fails only because another process removed the directory in that very moment.
+const TRIES: usize = 100;
+
+/// Binds in the user's directory and unlinks everything. Returns the way to it.
 pub fn bind_privately(listening: &OwnedFd, nonce: &str) -> Result<OwnedFd> {
-    let io = |call: &'static str| move |source| Error::Kernel { call, source };
-    let directory = std::env::temp_dir().join(format!("ipc-channel-{nonce}"));
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&directory)
-        .map_err(io("mkdir"))?;
-    let cleared = Unlinked {
-        directory: &directory,
-        nonce,
-    };
-    // Through the directory's descriptor: the temporary directory's own path may exceed a socket's limit.
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(
-        &directory,
-        flags | OFlags::DIRECTORY | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
-    .map_err(|e| Error::kernel("open", e))?;
-    let path = format!("/proc/self/fd/{}/{nonce}", opened.as_raw_fd());
-    let address = SocketAddrUnix::new(path).map_err(|e| Error::kernel("bind", e))?;
-    rustix::net::bind(listening, &address).map_err(|e| Error::kernel("bind", e))?;
-    let place = rustix::fs::openat(&opened, nonce, flags | OFlags::NOFOLLOW, Mode::empty())
-        .map_err(|e| Error::kernel("open", e))?;
-    drop(cleared);
-    Ok(place)
+    for _ in 0..TRIES {
+        let directory = Directory::enter(nonce)?;
+        // Through the directory's descriptor: the temporary directory's own path may exceed a socket's limit.
+        let path = format!("/proc/self/fd/{}/{nonce}", directory.opened.as_raw_fd());
+        let address = SocketAddrUnix::new(path).map_err(|e| Error::kernel("bind", e))?;
+        match rustix::net::bind(listening, &address) {
+            Err(Errno::NOENT) => continue,
+            bound => bound.map_err(|e| Error::kernel("bind", e))?,
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let place = rustix::fs::openat(&directory.opened, nonce, flags, Mode::empty());
+        let _ = rustix::fs::unlinkat(&directory.opened, nonce, AtFlags::empty());
+        return place.map_err(|e| Error::kernel("open", e));
+    }
+    Err(Error::kernel("bind", Errno::NOENT))
 }
 
-struct Unlinked<'a> {
-    directory: &'a Path,
-    nonce: &'a str,
+/// The directory to bind in, locked in shared mode; removed, if nobody else is in it, when this is dropped.
+struct Directory {
+    opened: OwnedFd,
+    path: PathBuf,
 }
 
-impl Drop for Unlinked<'_> {
+impl Directory {
+    fn enter(nonce: &str) -> Result<Self> {
+        let user = rustix::process::geteuid().as_raw();
+        let shared = std::env::temp_dir().join(format!("ipc-channel-{user}"));
+        match Self::open(&shared)? {
+            Some(directory) => Ok(directory),
+            // Another user has taken the name: nobody can foresee this one.
+            None => Self::open(&shared.with_file_name(format!("ipc-channel-{user}-{nonce}")))?
+                .ok_or_else(|| Error::kernel("mkdir", Errno::EXIST)),
+        }
+    }
+
+    /// None if the path leads to something that is not this user's alone.
+    fn open(path: &Path) -> Result<Option<Self>> {
+        for _ in 0..TRIES {
+            match rustix::fs::mkdir(path, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(Error::kernel("mkdir", error)),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = match rustix::fs::open(path, flags, Mode::empty()) {
+                Ok(opened) => opened,
+                Err(Errno::NOENT) => continue,
+                Err(Errno::ACCESS | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(error) => return Err(Error::kernel("open", error)),
+            };
+            let status = rustix::fs::fstat(&opened).map_err(|e| Error::kernel("fstat", e))?;
+            let others = Mode::from_raw_mode(status.st_mode).intersects(Mode::RWXG | Mode::RWXO);
+            if others || status.st_uid != rustix::process::geteuid().as_raw() {
+                return Ok(None);
+            }
+            let directory = Self {
+                opened,
+                path: path.to_owned(),
+            };
+            if directory.lock(FlockOperation::NonBlockingLockShared) {
+                return Ok(Some(directory));
+            }
+            // Somebody is removing it, unless he was stopped in the middle of that.
+            rustix::thread::sched_yield();
+        }
+        Ok(None)
+    }
+
+    fn lock(&self, how: FlockOperation) -> bool {
+        rustix::fs::flock(&self.opened, how).is_ok()
+    }
+
+    /// Removes what killed processes left. The caller has the exclusive lock.
+    fn clear(&self) {
+        let Ok(entries) = Dir::read_from(&self.opened) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let _ = rustix::fs::unlinkat(&self.opened, entry.file_name(), AtFlags::empty());
+        }
+    }
+}
+
+impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.directory.join(self.nonce));
-        let _ = fs::remove_dir(self.directory);
+        // Refused while others are in it: the last of them removes it.
+        if !self.lock(FlockOperation::NonBlockingLockExclusive) {
+            return;
+        }
+        if rustix::fs::rmdir(&self.path) == Err(Errno::NOTEMPTY) {
+            self.clear();
+            let _ = rustix::fs::rmdir(&self.path);
+        }
     }
 }
