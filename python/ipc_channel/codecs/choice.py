@@ -4,12 +4,14 @@ The modules of the codecs are imported here, when the first end needs one: to im
 import all of this package.
 """
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from ipc_channel._core import LABEL_BYTES, LABEL_PICKLED, LABEL_TYPED
 from ipc_channel.codecs.raw import RAW
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal, TypeAlias
 
     from ipc_channel._core import Codec
@@ -35,12 +37,25 @@ def codec_for(form: Any = UNSET, name: "CodecName | None" = None) -> "Codec":
             raise TypeError(f"codec={name!r} needs the type of the messages: a Rust program cannot unpickle")
         return rust_codec(form, version_named(name))
     if form is UNSET:
-        from ipc_channel.codecs.pickled import PICKLED
+        return _pickled()
+    return _typed()(form)
 
-        return PICKLED
+
+# Asked for with every channel: an import statement takes many times as long to see that nothing is to be done.
+
+
+@functools.cache
+def _pickled() -> "Codec":
+    from ipc_channel.codecs.pickled import PICKLED
+
+    return PICKLED
+
+
+@functools.cache
+def _typed() -> "Callable[[Any], Codec]":
     from ipc_channel.codecs.typed import typed_codec
 
-    return typed_codec(form)
+    return typed_codec
 
 
 def version_label(name: "CodecName | None") -> int | None:
