@@ -372,6 +372,9 @@ class Memory:
     @staticmethod
     def create_region(size: int, mutable: bool = False) -> Memory:
         """Zero-filled. Writable until frozen; never frozen if ``mutable``."""
+    @staticmethod
+    def copy_of(content: Buffer, /) -> Memory:
+        """A frozen copy of a C-contiguous buffer of bytes. BufferError if it is none."""
     def freeze(self) -> None:
         """Nobody can write to it from now on. BufferError while a writable view exists."""
     @property

@@ -45,16 +45,11 @@ class SharedMemory(Memory, Closing):
         with memoryview(buffer) as source:
             if not source.contiguous:
                 raise BufferError("a buffer must be contiguous to be copied into shared memory")
-            memory = cls.create(source.nbytes)
-            if source.nbytes:
-                # As bytes: a cast from Fortran order, or from a format such as ">i4", is refused otherwise.
-                with (
-                    memoryview(memory) as target,
-                    source.cast("B") if source.c_contiguous else memoryview(source.tobytes("A")) as content,
-                ):
-                    target[:] = content
-        memory.freeze()
-        return memory
+            if not source.nbytes:
+                return cls(Memory.copy_of(b""))
+            # As bytes: a cast from Fortran order is refused.
+            with source.cast("B") if source.c_contiguous else memoryview(source.tobytes("A")) as content:
+                return cls(Memory.copy_of(content))
 
     @classmethod
     def filled(cls, byte: int, size: int) -> Self:

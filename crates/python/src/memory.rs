@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_channel_transport::os::descriptor;
 use ipc_channel_transport::{Error, Gone, SharedMemory};
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::buffer::bytes_of;
 use crate::delivery;
 use crate::errors::{self, Subject};
+use crate::parcel::LARGE;
 
 /// A region of shared memory: a sealed memory file, mapped here. The constructor takes `source`'s region
 /// over, which is then closed.
@@ -80,6 +83,23 @@ impl Memory {
     #[pyo3(signature = (size, mutable = false))]
     fn create_region(py: Python<'_>, size: usize, mutable: bool) -> PyResult<Memory> {
         let region = SharedMemory::create(size, mutable).map_err(|e| raise(py, e))?;
+        Ok(Memory::of(Arc::new(region)))
+    }
+
+    /// A frozen copy of a C-contiguous buffer of bytes. Raises BufferError if it is none.
+    #[staticmethod]
+    #[pyo3(signature = (content, /))]
+    fn copy_of(py: Python<'_>, content: PyBuffer<u8>) -> PyResult<Memory> {
+        if !content.is_c_contiguous() {
+            return Err(PyBufferError::new_err("a buffer is not contiguous"));
+        }
+        let bytes = bytes_of(&content);
+        let copied = if bytes.len() < LARGE {
+            SharedMemory::of_bytes(bytes)
+        } else {
+            py.detach(|| SharedMemory::of_bytes(bytes))
+        };
+        let region = copied.map_err(|e| raise(py, e))?;
         Ok(Memory::of(Arc::new(region)))
     }
 

@@ -37,6 +37,14 @@ impl SharedMemory {
         Ok(SharedMemory::new(file, len, mutable, false))
     }
 
+    /// A frozen copy of `content`. Written, not mapped: a page is filled as it is made, and needs no fault.
+    pub fn of_bytes(content: &[u8]) -> Result<SharedMemory> {
+        let file = memory::create("ipc-channel-memory", 0)?;
+        memory::write_all(file.as_fd(), &[content])?;
+        memory::seal_content(file.as_fd())?;
+        Ok(SharedMemory::new(file, content.len(), false, true))
+    }
+
     /// A region from a peer. [`Error::Protocol`] unless nobody can shrink it under its readers.
     pub fn from_file(file: OwnedFd) -> Result<SharedMemory> {
         let sealed = descriptor::check_sealed_memory(file.as_fd())?;
