@@ -64,7 +64,7 @@ def register(kind: Kind) -> None:
 
 def kind_of(form: Any) -> Kind | None:
     """The kind that a class or its parametrized form stands for, or None."""
-    origin = get_origin(form) or form
+    origin = form if isinstance(form, type) else get_origin(form)
     return _kinds.get(origin) if isinstance(origin, type) else None
 
 

@@ -28,6 +28,8 @@ _EXTENSION: Final = 73
 
 _NO_HANDLES: Final = Incoming([])
 
+_ENDS: Final = (SenderEnd, ReceiverEnd)
+
 
 class TypedCodec:
     """Encodes and decodes messages of one type. Made by :func:`typed_codec`."""
@@ -85,7 +87,7 @@ def _encode_handle(handle: Any) -> msgspec.msgpack.Ext:
     kind = kind_of(type(handle))
     if kind is None:
         raise TypeError(f"{type(handle).__qualname__} is not a type that a typed channel can carry")
-    if isinstance(handle, SenderEnd | ReceiverEnd) and handle.label == LABEL_PICKLED:
+    if isinstance(handle, _ENDS) and handle.label == LABEL_PICKLED:
         raise EncodeError(
             f"{handle!r} unpickles what it receives, so it cannot travel through a typed channel: its peer could "
             "make this program run code; send it through channel(), or make it with channel(T)"
@@ -167,7 +169,7 @@ class _HandleDecoder:
 def _make(kind: Kind, handle: "Handle") -> Any:
     """A handle whose class has no parameter: bytes and opaque ends, SharedMemory, Fd."""
     kind.check(handle)
-    if isinstance(handle, SenderEnd | ReceiverEnd) and handle.label == LABEL_PICKLED:
+    if isinstance(handle, _ENDS) and handle.label == LABEL_PICKLED:
         raise TypeError("a typed channel never gives out an end that unpickles")
     return kind.cls(handle) if kind.codec is None else kind.cls(handle, kind.codec)
 

@@ -88,17 +88,14 @@ impl Directory {
                 opened,
                 path: path.to_owned(),
             };
-            if directory.lock(FlockOperation::NonBlockingLockShared) {
-                return Ok(Some(directory));
+            match rustix::fs::flock(&directory.opened, FlockOperation::NonBlockingLockShared) {
+                // Somebody is removing it, unless he was stopped in the middle of that.
+                Err(Errno::WOULDBLOCK) => rustix::thread::sched_yield(),
+                // Some file systems have no locks: then what killed processes leave stays there.
+                Ok(()) | Err(_) => return Ok(Some(directory)),
             }
-            // Somebody is removing it, unless he was stopped in the middle of that.
-            rustix::thread::sched_yield();
         }
         Ok(None)
-    }
-
-    fn lock(&self, how: FlockOperation) -> bool {
-        rustix::fs::flock(&self.opened, how).is_ok()
     }
 
     /// Removes what killed processes left. The caller has the exclusive lock.
@@ -114,11 +111,11 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Refused while others are in it: the last of them removes it.
-        if !self.lock(FlockOperation::NonBlockingLockExclusive) {
-            return;
+        let locked = rustix::fs::flock(&self.opened, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::WOULDBLOCK) {
+            return; // Others are in it: the last of them removes it.
         }
-        if rustix::fs::rmdir(&self.path) == Err(Errno::NOTEMPTY) {
+        if rustix::fs::rmdir(&self.path) == Err(Errno::NOTEMPTY) && locked.is_ok() {
             self.clear();
             let _ = rustix::fs::rmdir(&self.path);
         }
