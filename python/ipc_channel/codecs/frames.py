@@ -101,7 +101,9 @@ class Incoming:
         """DecodeError if a handle was not claimed."""
         left = [handle for handle in self._unclaimed if handle is not None]
         if left:
-            raise DecodeError(f"{len(left)} of the {len(self._unclaimed)} handles of the message belong to nothing in it")
+            raise DecodeError(
+                f"{len(left)} of the {len(self._unclaimed)} handles of the message belong to nothing in it"
+            )
 
     def release(self) -> None:
         """Close the handles that were not claimed."""
