@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -143,6 +144,16 @@ def test_closing_and_sending_at_the_same_moment() -> None:
             receiver.recv_many()
             sender.close()
             assert [worker.raised() for worker in workers] == [ipc.ClosedError] * 3
+
+
+def test_a_batch_without_end_does_not_keep_other_threads_from_running() -> None:
+    sender, receiver = ipc.bytes_channel()
+    with sender, receiver:
+        # An iterator without a line of Python in it.
+        worker = Worker(sender.send_many, itertools.repeat(b""))
+        assert receiver.recv() == b""
+        sender.close()
+        assert worker.raised() is ipc.ClosedError
 
 
 def test_close_wakes_senders_that_wait_for_room() -> None:

@@ -458,6 +458,7 @@ impl Receiving {
         while messages.len() < most {
             if messages.len() - checked >= MANY {
                 checked = messages.len();
+                // The GIL is kept: threads of this process that send would make this go on for ever.
                 if let Err(interrupt) = slf.py().check_signals() {
                     Receiving::keep(slf, messages.into_iter().map(Ok).collect());
                     return Err(interrupt);

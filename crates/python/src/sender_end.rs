@@ -286,7 +286,7 @@ impl Sending {
                 Sending::send(slf, &message?, None)?;
                 sent += 1;
                 if sent.is_multiple_of(1024) {
-                    slf.py().check_signals()?;
+                    timeout::pause(slf.py())?;
                 }
             }
             Ok(())

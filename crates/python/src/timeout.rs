@@ -24,6 +24,14 @@ pub fn at_once() -> Deadline {
     Deadline::after(Duration::ZERO)
 }
 
+/// What a long loop does now and then: Python's signal handlers run, and then other threads.
+pub fn pause(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()?;
+    // Another thread that asks for the GIL gets it now.
+    py.detach(|| ());
+    Ok(())
+}
+
 /// Runs a wait without the GIL, and Python's signal handlers whenever a signal ends it.
 pub fn interruptible<T: Send>(
     py: Python<'_>,
