@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
-    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
+    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, ONCE, PAGE,
     PINNED, PRODUCER, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING,
     pack, record_len,
 };
@@ -154,16 +154,9 @@ impl Producer {
         self.sent.saturating_sub(taken)
     }
 
-    /// Bytes of memory that belong to the lane's rings at most.
+    /// Bytes of memory that the lane has now, as the kernel counts them: also what is unread in rings that were left.
     pub fn memory(&self) -> u64 {
-        let overflow = match &self.home {
-            Some(home) => {
-                home.ring.ready as u64
-                    + self.tail.saturating_sub(self.seen_head().max(home.left_at))
-            }
-            None => self.ring.ready as u64,
-        };
-        HEADER_LEN as u64 + overflow
+        memory::allocated(self.file.as_fd()).unwrap_or(0)
     }
 
     /// Asks the consumer of a bounded lane to ring at its next step. False if there is room already.
@@ -379,7 +372,7 @@ impl Producer {
             .overflow
             .max((room + SWITCH_LEN).next_multiple_of(CHUNK));
         let flags = if self.home.is_some() { FAREWELL } else { 0 };
-        self.enter(len, flags, room)
+        self.enter(len, ONCE | flags, room)
     }
 
     /// Makes a ring of `len` bytes at the file's end, with pages for `room`, and a SWITCH to it.
