@@ -160,3 +160,24 @@ fn statistics_count_what_is_unread_in_a_ring_that_was_left() {
     );
     assert_eq!(drain(&receiver), (REST + NEW) as usize);
 }
+
+/// Breaks when a message goes to fresh pages although what was there before it has been read and let go.
+#[test]
+fn large_messages_that_are_let_go_one_after_the_other_share_their_pages() {
+    const LEN: usize = 2 << 20;
+    const REST: usize = 1 << 20;
+    let (sender, receiver) = laned_channel();
+    // At first each ends a little before the last one, later that goes no further.
+    for (count, most) in [(100, LEN), (700, 2 * LEN)] {
+        for number in 0..count {
+            send(&sender, &numbered(number, LEN)).unwrap();
+            let message = receiver.try_recv().unwrap();
+            assert_eq!(message.payload(), numbered(number, LEN));
+        }
+        assert!(
+            memory(&sender) <= (most + REST) as u64,
+            "{} bytes",
+            memory(&sender)
+        );
+    }
+}

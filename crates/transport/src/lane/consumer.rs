@@ -17,7 +17,7 @@ use crate::sync::atomic::Ordering;
 /// The producer learns of the consumer's progress in steps of this size: in a ring that is used once too, since it
 /// returns home as soon as it knows that little is left to read.
 const STEP: u64 = FIRST_RING as u64 / 16;
-/// SKIPs and SWITCHes in a row: an honest producer writes two at most.
+/// SKIPs and SWITCHes in a row: an honest producer writes four at most.
 const MOST_IN_A_ROW: usize = 64;
 
 /// A record that holds a message, where it lies.
