@@ -10,8 +10,8 @@ use crate::lane::layout::{
     pack, record_len,
 };
 use crate::lane::sizes::{
-    CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SLIDE, SMALLEST_CHUNK,
-    SMALLEST_OVERFLOW,
+    CHUNK, FIRST_RING, LARGE_FROM, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SLIDE,
+    SMALLEST_CHUNK, SMALLEST_OVERFLOW,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};
@@ -275,7 +275,7 @@ impl Producer {
         loop {
             let gap = self.fits(room);
             let costs_pages = gap.is_none_or(|gap| {
-                room >= SMALLEST_CHUNK && !self.is_ready(gap, room) && self.restart(room).is_some()
+                room >= LARGE_FROM && !self.is_ready(gap, room) && self.restart(room).is_some()
             });
             // A consumer at work gets a moment: fresh memory costs page faults.
             if costs_pages && !self.consumer_sleeps() && system::has_several_cores() {
@@ -323,7 +323,7 @@ impl Producer {
             .ring
             .position(self.tail)
             .checked_sub(room + SWITCH_LEN)?;
-        Some(if room < SMALLEST_CHUNK {
+        Some(if room < LARGE_FROM {
             0
         } else {
             before.min(SLIDE) / UNIT as usize * UNIT as usize
@@ -505,11 +505,7 @@ fn patience(room: usize) -> u64 {
 /// What is left free at the start of a ring of `len` bytes before a first message that needs `room`.
 fn slide(room: usize, len: usize) -> usize {
     let fits = SLIDE + room + SWITCH_LEN <= len;
-    if room >= SMALLEST_CHUNK && fits {
-        SLIDE
-    } else {
-        0
-    }
+    if room >= LARGE_FROM && fits { SLIDE } else { 0 }
 }
 
 /// The ring to be used over and over for messages of this size: it holds a few. Three, if they are large: one that
