@@ -526,6 +526,7 @@ impl State {
             base: clock::now(),
             bounded: capacity > 0,
             pinned: false,
+            once: false,
         };
         if self.own.is_none() {
             let (mine, other) = socket::duplex_pair()?;

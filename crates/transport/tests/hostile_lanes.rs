@@ -871,6 +871,7 @@ fn a_lane_that_is_scribbled_over_while_it_is_read() {
             let place = Place {
                 bounded: seed % 2 == 0,
                 pinned: seed % 3 == 0,
+                once: seed % 5 < 2,
                 ..lane.place()
             };
             lane.announce(&victim, &place);
@@ -909,12 +910,13 @@ proptest! {
         ahead in prop_oneof![Just(0u64), any::<u64>()],
         bounded in any::<bool>(),
         pinned in any::<bool>(),
+        once in any::<bool>(),
         base in any::<u64>(),
     ) {
         contained(move || {
             let victim = Victim::new();
             let mut lane = Lane::with_rings(2);
-            lane.announce(&victim, &Place { bounded, pinned, base, ..lane.place() });
+            lane.announce(&victim, &Place { bounded, pinned, once, base, ..lane.place() });
             for (kind, padding, len, stamp, body, honest) in records {
                 // Unaligned words of a SWITCH have a test of their own.
                 let padding = if kind == 4 { 0 } else { padding };

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -53,7 +54,13 @@ pub(super) struct Many {
     pub(super) ended: usize,
     /// Lanes that are awake.
     pub(super) awake: Vec<usize>,
+    /// Stamps and tokens of first messages, the earliest at the top. Unless `stale`, every lane whose next record
+    /// belongs to the batch is here with it.
     pub(super) heads: BinaryHeap<Reverse<(u64, u64)>>,
+    /// A lane may have a record of the batch that is not among the heads.
+    pub(super) stale: bool,
+    /// The lane that is first among the heads, if messages of it have been taken since.
+    pub(super) behind: Option<usize>,
     pub(super) horizon: u64,
     /// A lane on its own, see the module.
     pub(super) alone: Option<usize>,
@@ -89,6 +96,8 @@ impl Many {
             ended: 0,
             awake: Vec::new(),
             heads: BinaryHeap::new(),
+            stale: false,
+            behind: None,
             horizon: 0,
             alone: None,
             taken_alone: 0,
@@ -126,7 +135,7 @@ impl Many {
                     .and_then(|lane| Ok((lane, descriptor::duplicate(connection.as_fd())?)))
                     .and_then(|(lane, copy)| {
                         let mut source = Source::new(copy);
-                        source.lane = Some(lane);
+                        source.set_lane(lane);
                         let link = link
                             .as_ref()
                             .map(|link| descriptor::duplicate(link.as_fd()));
@@ -216,44 +225,85 @@ impl Many {
         {
             source.awake = true;
             self.awake.push(index);
+            self.stale = true;
         }
     }
 
-    /// The lane that needs no look at anything else: it is alone, or no other source had a message at the last
-    /// look, and then it may go as far as that look did.
+    /// The lane that needs no look at anything else: it is alone, or its next message is the earliest of the batch.
+    /// Then it may go as far as the batch does, and up to the stamp of the message that is first elsewhere.
     #[inline]
     pub(super) fn row(&mut self, most: u32) -> Option<Row<'_>> {
-        let (index, alone, most) = match (self.alone, &self.awake[..]) {
-            (Some(index), _) => (
-                index,
-                true,
-                most.min(MOST_ALONE.saturating_sub(self.taken_alone)),
-            ),
-            (None, &[index])
-                if self.heads.is_empty() && self.taken.is_empty() && !self.new_door =>
-            {
-                (index, false, most)
+        if let Some(index) = self.alone {
+            let source = self.sources.get_mut(index)?.as_mut()?;
+            if source.queued {
+                return None;
             }
-            _ => return None,
-        };
-        let source = self.sources.get_mut(index)?.as_mut()?;
-        if source.queued {
+            // What it gives is not compared with the heads, and what follows is not among them.
+            self.stale = true;
+            return Some(Row {
+                most: most.min(MOST_ALONE.saturating_sub(self.taken_alone)),
+                index,
+                alone: true,
+                seen: source.seen,
+                until: self.horizon,
+                source,
+            });
+        }
+        if self.stale || self.new_door || !self.taken.is_empty() {
             return None;
         }
+        let Reverse((stamp, token)) = *self.heads.peek()?;
+        if stamp > self.horizon {
+            return None;
+        }
+        let index = token.checked_sub(FIRST_SOURCE)? as usize;
+        // In a binary heap, the second is one of the two below the first.
+        let below = self.heads.as_slice().iter().skip(1).take(2);
+        let second = below.map(|Reverse((stamp, _))| *stamp).min();
+        let source = self.sources.get_mut(index)?.as_mut()?;
         Some(Row {
-            seen: if source.seen == u64::MAX {
-                0
-            } else {
-                source.seen
-            },
-            source,
-            alone,
-            horizon: self.horizon,
             most,
+            index,
+            alone: false,
+            seen: source.seen,
+            until: second.unwrap_or(u64::MAX).min(self.horizon),
+            source,
         })
     }
 
+    /// Puts the next message of the lane that is first among the heads in the place of those that have been taken, if
+    /// it belongs to the same batch. Nothing is put among the heads before that.
+    #[inline]
+    pub(super) fn catch_up(&mut self) {
+        let Some(index) = self.behind.take() else {
+            return;
+        };
+        let token = FIRST_SOURCE + index as u64;
+        let (Some(Some(source)), Some(mut top)) =
+            (self.sources.get_mut(index), self.heads.peek_mut())
+        else {
+            return;
+        };
+        let Some(lane) = source.lane.as_mut().filter(|_| top.0.1 == token) else {
+            return;
+        };
+        match lane.peek() {
+            // Read on without the heads.
+            _ if self.alone == Some(index) => self.stale = true,
+            Ok(Some(record)) if lane.position() < source.seen => {
+                top.0.0 = record.stamp;
+                return;
+            }
+            // Whoever takes it is told.
+            Err(_) => return,
+            Ok(_) => {}
+        }
+        source.queued = false;
+        PeekMut::pop(top);
+    }
+
     pub(super) fn has_news(&mut self) -> bool {
+        self.catch_up();
         if !self.heads.is_empty() {
             return true;
         }
@@ -268,6 +318,7 @@ impl Many {
 
     /// Makes sure that the descriptors tell of what comes next; false if something is here already.
     pub(super) fn rest(&mut self) -> bool {
+        self.catch_up();
         // With the last message taken, the end of the stream is here, of which no descriptor tells any more.
         let has_ended = self.primary_ended && self.ended == self.live && !self.over;
         if has_ended || !self.heads.is_empty() {
@@ -293,16 +344,18 @@ impl Many {
     /// One message of that source has been taken: its next one may be a head.
     pub(super) fn taken(&mut self, next: &Next) {
         match next {
+            Next::Lane(index, _) => {
+                self.behind = Some(*index);
+                return self.catch_up();
+            }
             Next::Primary => {
                 self.primary_queued = false;
                 self.taken.push(PRIMARY);
             }
-            Next::Connection(index) | Next::Lane(index, _) => {
+            Next::Connection(index) => {
                 if let Some(Some(source)) = self.sources.get_mut(*index) {
                     source.queued = false;
-                    if source.lane.is_none() {
-                        self.taken.push(FIRST_SOURCE + *index as u64);
-                    }
+                    self.taken.push(FIRST_SOURCE + *index as u64);
                 }
             }
         }
@@ -357,6 +410,7 @@ impl Many {
         primary: BorrowedFd<'_>,
         leftovers: &mut Leftovers,
     ) -> Result<Option<Next>> {
+        self.catch_up();
         // What follows in the sources that were taken from belongs to the last look, too: see the proof.
         let mut work = WORK_A_LOOK;
         let mut outcome = Ok(());
@@ -371,7 +425,9 @@ impl Many {
         if self.new_door {
             self.open_doors(primary, &mut work, leftovers)?;
         }
-        self.refresh_lanes(leftovers)?;
+        if self.stale {
+            self.refresh_lanes(leftovers)?;
+        }
         if let Some(next) = self.earliest(self.horizon, leftovers)? {
             return Ok(Some(next));
         }
@@ -464,9 +520,9 @@ impl Many {
             let Some(lane) = &mut source.lane else {
                 continue;
             };
+            // How far it is now belongs to this batch, whatever of it was known before.
+            lane.has_news();
             if source.queued {
-                // Only how far it is now: that belongs to this batch.
-                lane.has_news();
                 continue;
             }
             match lane.peek() {
@@ -488,6 +544,7 @@ impl Many {
         if shared && self.alone.is_some() {
             self.find_alone();
         }
+        self.stale = false;
         Ok(())
     }
 
@@ -689,13 +746,13 @@ impl Many {
                 descriptor::check_channel_socket(connection.as_fd())?;
                 let lane = Consumer::new(duplicate(file)?, control::read_place(packet)?)?;
                 let mut source = Source::new(duplicate(connection)?);
-                source.lane = Some(lane);
+                source.set_lane(lane);
                 self.add(source).map(drop).map_err(|(_, error)| error)
             }
             (PacketKind::Lane, [file], Some(index)) => {
                 let lane = Consumer::new(duplicate(file)?, control::read_place(packet)?)?;
                 match self.sources.get_mut(index) {
-                    Some(Some(source)) if source.lane.is_none() => source.lane = Some(lane),
+                    Some(Some(source)) if source.lane.is_none() => source.set_lane(lane),
                     _ => return forged("announces a second lane"),
                 }
                 self.wake(index);

@@ -16,6 +16,11 @@
 //! them, and A, before B. A source announced by a packet (a lane, a door) is looked at as soon as the packet
 //! is first in its queue; until then the packets before it, sent earlier, stand for it.
 //!
+//! So everything that lay in a lane at the look and is not stamped later than the horizon is one batch, and so is
+//! what lay in a lane that was found since: nothing that comes meanwhile can have been sent before any of it. Until
+//! it is taken no lane is looked at again, and the lane with the earliest message gives one after the other up to the
+//! stamp of the first message elsewhere.
+//!
 //! A stamp from the future is a lie, or of another time namespace. It waits until everything else is taken,
 //! and so puts off its own sender alone.
 //!
@@ -103,14 +108,52 @@ impl Plain<'_> {
 /// The lane whose records come next, one after the other.
 struct Row<'a> {
     source: &'a mut Source,
+    index: usize,
     /// For as long as its tail does not say that it is shared.
     alone: bool,
     /// Otherwise for records that lie before this place,
     seen: u64,
     /// and are not stamped later than this.
-    horizon: u64,
+    until: u64,
     /// And for so many.
     most: u32,
+}
+
+impl Row<'_> {
+    /// Gives small plain messages to `deliver` as long as it says yes. How many, and whether the next one is for it.
+    #[inline]
+    fn take_plain(&mut self, deliver: &mut impl FnMut(&Plain<'_>) -> bool) -> (u32, bool) {
+        let Some(lane) = &mut self.source.lane else {
+            return (0, false);
+        };
+        let mut taken = 0;
+        let mut willing = true;
+        while taken < self.most {
+            let Ok(Some(record)) = lane.peek() else {
+                break;
+            };
+            let in_order = if self.alone {
+                !lane.is_shared()
+            } else {
+                lane.position() < self.seen && record.stamp <= self.until
+            };
+            if !in_order {
+                break;
+            }
+            let plain = Plain {
+                consumer: lane,
+                record,
+            };
+            willing = record.kind == Kind::Plain && record.len < LARGE && deliver(&plain);
+            if !willing {
+                break;
+            }
+            self.source.owed |= lane.take(&record);
+            taken += 1;
+        }
+        self.source.ring();
+        (taken, willing)
+    }
 }
 
 #[derive(Debug)]
@@ -179,44 +222,28 @@ impl Intake {
         if state.moving {
             return 0;
         }
-        let Some(Row {
-            source,
-            alone,
-            seen,
-            horizon,
-            most,
-        }) = state.many.as_mut().and_then(|many| many.row(most))
-        else {
-            return 0;
-        };
-        let Some(lane) = &mut source.lane else {
+        let Some(many) = &mut state.many else {
             return 0;
         };
         let mut taken = 0;
         while taken < most {
-            let Ok(Some(record)) = lane.peek() else {
+            let Some(mut row) = many.row(most - taken) else {
                 break;
             };
-            let in_order = if alone {
-                !lane.is_shared()
-            } else {
-                lane.position() < seen && record.stamp <= horizon
-            };
-            if !in_order || record.kind != Kind::Plain || record.len >= LARGE {
+            let (count, willing) = row.take_plain(&mut deliver);
+            let (index, alone) = (row.index, row.alone);
+            taken += count;
+            if alone {
+                many.taken_alone += count;
                 break;
             }
-            if !deliver(&Plain {
-                consumer: lane,
-                record,
-            }) {
+            if count > 0 {
+                many.behind = Some(index);
+            }
+            if !willing || taken == most || many.behind.is_none() {
                 break;
             }
-            source.owed |= lane.take(&record);
-            taken += 1;
-        }
-        source.ring();
-        if let Some(many) = &mut state.many {
-            many.taken_alone += taken;
+            many.catch_up();
         }
         taken
     }

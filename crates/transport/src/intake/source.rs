@@ -52,9 +52,17 @@ impl Source {
             queued: false,
             awake: false,
             owed: false,
-            seen: u64::MAX,
+            seen: 0,
             since: 0,
         }
+    }
+
+    /// From now on its messages come by this lane. What is there belongs to the batch in which it was found, and what
+    /// comes later does not, as with all others.
+    pub(super) fn set_lane(&mut self, mut lane: Consumer) {
+        lane.has_news();
+        self.seen = lane.seen();
+        self.lane = Some(lane);
     }
 
     /// Rings for a producer that waits for room; later, if the kernel has no memory for it now.

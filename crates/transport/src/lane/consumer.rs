@@ -5,17 +5,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::hold::{Hold, Ledger, RingMemory};
 use crate::lane::layout::{
-    CLOSED, CONSUMER, FAREWELL, FLAGS, HEADER_LEN, Kind, PAGE, PINNED, RECORD_HEADER, SHARED, TAIL,
-    TAKEN, UNIT, WAITER, WAITING, record_len, unpack,
+    CLOSED, CONSUMER, FAREWELL, FLAGS, HEADER_LEN, Kind, ONCE, PAGE, PINNED, RECORD_HEADER, SHARED,
+    TAIL, TAKEN, UNIT, WAITER, WAITING, record_len, unpack,
 };
+use crate::lane::sizes::{CHUNK, FIRST_RING};
 use crate::os::shared::Region;
 use crate::os::{descriptor, memory, system};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
-/// The producer learns of the consumer's progress in steps of this part of a ring.
-const STEPS_A_RING: u64 = 16;
-/// SKIPs and SWITCHes in a row: an honest producer writes two at most.
+/// The producer learns of the consumer's progress in steps of this size: in a ring that is used once too, since it
+/// returns home as soon as it knows that little is left to read.
+const STEP: u64 = FIRST_RING as u64 / 16;
+/// SKIPs and SWITCHes in a row: an honest producer writes four at most.
 const MOST_IN_A_ROW: usize = 64;
 
 /// A record that holds a message, where it lies.
@@ -50,6 +52,8 @@ pub struct Place {
     pub bounded: bool,
     /// An earlier consumer still reads in this ring.
     pub pinned: bool,
+    /// The ring is used once, and what was read there is given back.
+    pub once: bool,
 }
 
 /// The reading side. Its owner sees to it that one thread at a time uses it.
@@ -87,10 +91,10 @@ impl Consumer {
             .store(std::process::id().into(), Ordering::Relaxed);
         let ledger = Arc::new(Ledger::new(header.clone()));
         if place.pinned {
-            ledger.end();
+            ledger.keep();
         }
         Ok(Consumer {
-            ring: Arc::new(map_ring(&file, place.offset, place.len, &ledger)?),
+            ring: Arc::new(map_ring(&file, &place, &ledger)?),
             ledger,
             header,
             file,
@@ -280,15 +284,33 @@ impl Consumer {
     pub fn take(&mut self, record: &Record) -> bool {
         self.place.read += record.total;
         self.place.taken += 1;
-        let step = self.place.len / STEPS_A_RING;
-        if self.place.bounded {
-            self.announce();
-            return self.count();
-        }
-        if self.place.read - self.released >= step || self.ledger.is_holding() {
+        if self.place.bounded || self.place.read - self.released >= STEP || self.ledger.is_holding()
+        {
             self.announce();
         }
-        false
+        if self.place.once {
+            self.give_back();
+        }
+        self.place.bounded && self.count()
+    }
+
+    /// In a ring that is used once: gives back what has been read, in large pieces, and the last piece as soon as
+    /// nothing more is there. Then the producer returns with its next message, and may never send one.
+    #[cold]
+    fn give_back(&mut self) {
+        if self.place.pinned {
+            return;
+        }
+        let spent = self.ring.spent(self.place.read);
+        if spent >= CHUNK as u64 || spent >= PAGE as u64 && !self.has_more() {
+            self.announce();
+            self.ledger.give_back(&self.ring, self.place.read);
+        }
+    }
+
+    /// Whether there is more to read; a look at the tail only if nothing more is known of.
+    fn has_more(&mut self) -> bool {
+        self.tail & !FLAGS != self.place.read || self.has_news()
     }
 
     /// Tells the producer of a bounded lane that there is room for one message more.
@@ -329,35 +351,38 @@ impl Consumer {
         } else {
             self.ledger.clone()
         };
-        let ring = map_ring(&self.file, offset, len, &ledger)?;
+        let read = self.place.read + record.total;
+        let place = Place {
+            offset,
+            len,
+            start: read,
+            read,
+            // The new ring is ours alone.
+            pinned: false,
+            once: flags & ONCE != 0,
+            ..self.place
+        };
+        let ring = map_ring(&self.file, &place, &ledger)?;
         if flags & FAREWELL != 0 && !self.place.pinned {
             self.ring.leave();
         }
-        self.place.read += record.total;
-        // The new ring is ours alone.
-        self.place.pinned = false;
+        self.place = place;
         self.ledger = ledger;
-        self.place.offset = offset;
-        self.place.len = len;
-        self.place.start = self.place.read;
         self.ring = Arc::new(ring);
         self.announce();
         Ok(())
     }
 }
 
-fn map_ring(
-    file: &Arc<OwnedFd>,
-    offset: u64,
-    len: u64,
-    ledger: &Arc<Ledger>,
-) -> Result<RingMemory> {
-    let len = check_ring(file, offset, len)?;
-    let region = map(file, offset, len)?;
+fn map_ring(file: &Arc<OwnedFd>, place: &Place, ledger: &Arc<Ledger>) -> Result<RingMemory> {
+    let len = check_ring(file, place.offset, place.len)?;
+    let region = map(file, place.offset, len)?;
     Ok(RingMemory::new(
         region,
         file.clone(),
-        offset,
+        place.offset,
+        place.start,
+        place.once,
         ledger.clone(),
     ))
 }

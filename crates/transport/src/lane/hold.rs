@@ -3,18 +3,30 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::lane::layout::HEAD;
+use crate::lane::layout::{HEAD, PAGE};
 use crate::os::shared::Region;
 use crate::os::{fork, memory};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Lock};
 
-/// A ring as the consumer maps it.
+/// A ring as the consumer maps it, and which of its pages are given back to the system.
+///
+/// Invariant: the pages that are given back hold nothing but what was taken and is not held, in a ring whose
+/// producer writes nowhere before its tail: one that is used once, or that it has left for good. So nobody reads
+/// them again and nobody writes there. (They end before the page that holds the tail, which is not beyond what was
+/// taken; the pages from there on are the producer's, who has made them for what comes next.) A producer that says
+/// that a ring is used once and goes round it damages its own messages.
 #[derive(Debug)]
 pub struct RingMemory {
     region: Region,
     file: Arc<OwnedFd>,
     offset: u64,
+    /// What had been published when it was entered.
+    start: u64,
+    /// It is used once.
+    once: bool,
+    /// Bytes from its beginning whose pages were given back.
+    given_back: AtomicU64,
     /// The producer will not use it again.
     left: AtomicBool,
     ledger: Arc<Ledger>,
@@ -22,13 +34,23 @@ pub struct RingMemory {
 }
 
 impl RingMemory {
-    /// A ring in `file`.
-    pub fn new(region: Region, file: Arc<OwnedFd>, offset: u64, ledger: Arc<Ledger>) -> RingMemory {
+    /// A ring in `file`, entered when `start` bytes had been published; whether it is used once.
+    pub fn new(
+        region: Region,
+        file: Arc<OwnedFd>,
+        offset: u64,
+        start: u64,
+        once: bool,
+        ledger: Arc<Ledger>,
+    ) -> RingMemory {
         RingMemory {
             ledger,
             region,
             file,
             offset,
+            start,
+            once,
+            given_back: AtomicU64::new(0),
             left: AtomicBool::new(false),
             made_in: fork::generation(),
         }
@@ -40,9 +62,30 @@ impl RingMemory {
         &self.region
     }
 
-    /// Where it is in the file.
-    pub fn offset(&self) -> u64 {
-        self.offset
+    /// Gives back the pages before `until`, a place of the lane: everything there was taken and is not held.
+    fn give_back(&self, until: u64) {
+        if !self.once || !self.is_ours() {
+            return;
+        }
+        let len = self.region.len() as u64;
+        let until = until.saturating_sub(self.start).min(len) / PAGE as u64 * PAGE as u64;
+        // Whoever moves the boundary gives back what it goes over.
+        let from = self.given_back.fetch_max(until, Ordering::Relaxed);
+        if from < until {
+            memory::release(self.file.as_fd(), self.offset + from, until - from);
+        }
+    }
+
+    /// No process but this one has views into it.
+    fn is_ours(&self) -> bool {
+        !self.ledger.kept.load(Ordering::Relaxed) && self.made_in == fork::generation()
+    }
+
+    /// Bytes that were taken before `read` and have pages still.
+    #[inline]
+    pub fn spent(&self, read: u64) -> u64 {
+        let given_back = self.given_back.load(Ordering::Relaxed);
+        (read - self.start).saturating_sub(given_back)
     }
 
     /// Its pages go back to the system once nobody reads in it.
@@ -53,9 +96,10 @@ impl RingMemory {
 
 impl Drop for RingMemory {
     fn drop(&mut self) {
-        let kept = self.ledger.kept.load(Ordering::Relaxed);
-        if self.left.load(Ordering::Relaxed) && !kept && self.made_in == fork::generation() {
-            memory::release(self.file.as_fd(), self.offset, self.region.len() as u64);
+        if self.left.load(Ordering::Relaxed) && self.is_ours() {
+            let from = self.given_back.load(Ordering::Relaxed);
+            let rest = self.region.len() as u64 - from;
+            memory::release(self.file.as_fd(), self.offset + from, rest);
         }
     }
 }
@@ -68,6 +112,15 @@ struct Spans {
     read: u64,
     /// The lane has another consumer now, or none.
     ended: bool,
+}
+
+impl Spans {
+    /// The first place in a ring entered at `start` that is held, or `read`.
+    fn first_from(&self, start: u64, read: u64) -> u64 {
+        let held = self.open.iter().filter(|(_, done)| !done);
+        let first = held.map(|(place, _)| *place).find(|place| *place >= start);
+        first.unwrap_or(read)
+    }
 }
 
 /// Which parts of a lane's rings are still read in. Shared by the consumer and the [`Hold`]s.
@@ -115,6 +168,15 @@ impl Ledger {
         }
         // Last: whoever sees that nothing is open may store a later head at once.
         self.open.store(spans.open.len(), Ordering::Release);
+    }
+
+    /// Everything before `read`, a place in this ring, was taken: gives back the pages that hold nothing else.
+    pub fn give_back(&self, ring: &RingMemory, read: u64) {
+        let until = match self.open.load(Ordering::Acquire) {
+            0 => read,
+            _ => self.spans.lock().first_from(ring.start, read),
+        };
+        ring.give_back(until);
     }
 
     /// Keeps what begins at `start`, the consumer's place, which the consumer goes beyond only afterwards.
@@ -207,5 +269,8 @@ impl Drop for Hold {
             span.1 = true;
         }
         self.ledger.advance(&mut spans);
+        let until = spans.first_from(self.ring.start, spans.read);
+        drop(spans);
+        self.ring.give_back(until);
     }
 }

@@ -69,6 +69,8 @@ pub enum Kind {
 
 /// In a SWITCH: the ring that is left will not be used again.
 pub const FAREWELL: u64 = 1;
+/// In a SWITCH: the ring that is entered is used once, from its beginning on.
+pub const ONCE: u64 = 2;
 
 /// The first word of a record.
 #[inline]

@@ -6,6 +6,7 @@
 //! model it, so the `Release` of `HEAD` against reads before it is argued and not checked), and everything
 //! that needs the kernel's sockets: who rings whom, and which source is looked at when.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +17,15 @@ use crate::error::Error;
 use crate::lane::budget;
 use crate::lane::consumer::{Consumer, Place, Record};
 use crate::lane::hold::Hold;
-use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, Kind, PINNED, TAIL};
+use crate::lane::layout::{FLAGS, HEAD, HEADER_LEN, Kind, PINNED, RECORD_HEADER, TAIL};
 use crate::lane::producer::{Producer, Published};
-use crate::lane::sizes::FIRST_RING;
 use crate::os::descriptor;
 use crate::os::shared::Region;
 
 /// Bytes of every message: a number in the first word and again in the last.
 const BODY: usize = 48;
 const LAST_WORD: usize = BODY - 8;
+const LONG: usize = 2 * BODY;
 
 /// What a connection is for a lane: bells stay in it until somebody waits, and then one is as good as many.
 type Bell = Arc<Notify>;
@@ -47,6 +48,7 @@ fn lane(capacity: u32) -> (Producer, Consumer) {
         base: 0,
         bounded: capacity > 0,
         pinned: false,
+        once: false,
     };
     let consumer = Consumer::new(descriptor::duplicate(producer.file()).unwrap(), place).unwrap();
     (producer, consumer)
@@ -65,13 +67,14 @@ fn send(producer: &mut Producer, number: u64, bell: &Bell) {
     }
 }
 
-/// A message for which the first ring is too small.
-fn send_long(producer: &mut Producer, bell: &Bell) {
-    if producer
-        .send(Kind::Plain, 2 * BODY, |_, _| {})
-        .unwrap()
-        .ring
-    {
+/// A message for which the first ring is too small: its number is in every word.
+fn send_long(producer: &mut Producer, number: u64, bell: &Bell) {
+    let published = producer.send(Kind::Plain, LONG, |region, at| {
+        for word in (at..at + LONG).step_by(8) {
+            region.word(word).store(number, Ordering::Relaxed);
+        }
+    });
+    if published.unwrap().ring {
         bell.notify();
     }
 }
@@ -122,6 +125,14 @@ fn word(producer: &Producer, at: usize) -> u64 {
 
 fn tail(producer: &Producer) -> u64 {
     word(producer, TAIL)
+}
+
+/// Whether a part of the file, told by its offset and length, reads as zeroes: its pages were given back.
+fn is_zero(file: BorrowedFd<'_>, (offset, len): (u64, u64)) -> bool {
+    let part = Region::map(file, offset, len as usize).unwrap();
+    (0..part.len())
+        .step_by(8)
+        .all(|at| part.word(at).load(Ordering::Relaxed) == 0)
 }
 
 /// The rings that a producer was in.
@@ -227,17 +238,16 @@ fn a_ring_that_is_left_stays_while_it_is_read() {
             consumer.take(&record);
             let reader = thread::spawn(move || assert_eq!(held(&hold), 1));
             let record = next(&mut consumer, &there);
-            assert_eq!(record.len, 2 * BODY);
+            assert_eq!(record.len, LONG);
             consumer.take(&record);
             reader.join().unwrap();
-            let ring = Region::map(consumer.file(), first.0, FIRST_RING).unwrap();
-            let released = (0..FIRST_RING)
-                .step_by(8)
-                .all(|at| ring.word(at).load(Ordering::Relaxed) == 0);
-            assert!(released, "its pages were not given back");
+            assert!(
+                is_zero(consumer.file(), first),
+                "its pages were not given back"
+            );
         });
         send(&mut producer, 1, &bell);
-        send_long(&mut producer, &bell);
+        send_long(&mut producer, 2, &bell);
         assert_ne!(producer.first_ring(), first);
         receiver.join().unwrap();
     });
@@ -406,6 +416,137 @@ fn what_is_held_is_not_written_over() {
     });
 }
 
+/// An early return: what the consumer has still to read is little, and another thread holds a message in the ring
+/// that the producer leaves. It stays as it was until it is let go, and only then goes back to the system.
+#[test]
+fn what_is_held_in_a_ring_used_once_outlives_an_early_return() {
+    explore(&["let go before it was left", "let go after"], |seen| {
+        let (mut producer, mut consumer) = lane(0);
+        let home = producer.first_ring();
+        let bell = bell();
+        let there = bell.clone();
+        for number in 1..=4 {
+            send(&mut producer, number, &bell);
+        }
+        let once = producer.first_ring();
+        receive(&mut consumer, 1, 3, &bell);
+        let record = next(&mut consumer, &bell);
+        let hold = consumer.hold(&record, 0);
+        consumer.take(&record);
+        let let_go = Arc::new(AtomicBool::new(false));
+        let known = let_go.clone();
+        let reader = thread::spawn(move || {
+            assert_eq!(held(&hold), 4);
+            drop(hold);
+            let_go.store(true, Ordering::Relaxed);
+        });
+        let receiver = thread::spawn(move || {
+            receive(&mut consumer, 5, 6, &there);
+            usize::from(!known.load(Ordering::Relaxed))
+        });
+        for number in 5..=6 {
+            send(&mut producer, number, &bell);
+            assert_eq!(producer.first_ring(), home, "it did not return");
+        }
+        reader.join().unwrap();
+        seen(receiver.join().unwrap());
+        assert!(is_zero(producer.file(), once), "kept for nobody");
+    });
+}
+
+/// Large messages that are let go one after the other follow each other at the ring's start, where the SKIP that
+/// leads there and what is still read are not written over.
+#[test]
+fn large_messages_follow_each_other_at_the_rings_start() {
+    explore(&["at the start again", "behind the last one"], |seen| {
+        let (mut producer, mut consumer) = lane(0);
+        let bell = bell();
+        let there = bell.clone();
+        let receiver = thread::spawn(move || {
+            for expected in 1..=3u64 {
+                let record = next(&mut consumer, &there);
+                assert_eq!(record.len, LONG);
+                let hold = consumer.hold(&record, 0);
+                consumer.take(&record);
+                let mut bytes = [0; LONG];
+                hold.copy_out(0, &mut bytes);
+                assert_eq!(
+                    bytes,
+                    [expected; LONG / 8].map(u64::to_ne_bytes).concat()[..]
+                );
+            }
+        });
+        for number in 1..=3 {
+            let before = tail(&producer) & !FLAGS;
+            send_long(&mut producer, number, &bell);
+            let step = (tail(&producer) & !FLAGS) - before;
+            if number > 1 {
+                seen(usize::from(step < 2 * LONG as u64));
+            }
+        }
+        receiver.join().unwrap();
+    });
+}
+
+/// The same where the message is held in the home ring: then there is no return before it was let go.
+#[test]
+fn what_is_held_in_the_home_ring_puts_an_early_return_off() {
+    explore(&["returned", "stayed away"], |seen| {
+        let (mut producer, mut consumer) = lane(0);
+        let bell = bell();
+        let there = bell.clone();
+        let mut rings = Rings::new(&producer);
+        for number in 1..=4 {
+            send(&mut producer, number, &bell);
+            rings.note(&producer);
+        }
+        let record = next(&mut consumer, &bell);
+        let hold = consumer.hold(&record, 0);
+        consumer.take(&record);
+        receive(&mut consumer, 2, 4, &bell);
+        let reader = thread::spawn(move || assert_eq!(held(&hold), 1));
+        let receiver = thread::spawn(move || receive(&mut consumer, 5, 5, &there));
+        send(&mut producer, 5, &bell);
+        rings.note(&producer);
+        seen(usize::from(!rings.returned()));
+        reader.join().unwrap();
+        receiver.join().unwrap();
+    });
+}
+
+/// A ring that is used once is given back page by page, while the producer writes on in it: never what is not yet
+/// read. A message that is held in the ring before it keeps none of its pages.
+#[test]
+fn what_is_read_is_given_back_while_the_producer_writes_on() {
+    explore(&[], |_| {
+        let (mut producer, mut consumer) = lane(0);
+        let bell = bell();
+        let there = bell.clone();
+        for number in 1..=5 {
+            send(&mut producer, number, &bell);
+        }
+        receive(&mut consumer, 1, 3, &bell);
+        let record = next(&mut consumer, &bell);
+        // As long as it is held, too much is unread for a return.
+        let hold = consumer.hold(&record, 0);
+        consumer.take(&record);
+        let ring = producer.first_ring();
+        let receiver = thread::spawn(move || {
+            receive(&mut consumer, 5, 7, &there);
+            consumer
+        });
+        for number in 6..=7 {
+            send(&mut producer, number, &bell);
+            assert_eq!(producer.first_ring(), ring, "it went on elsewhere");
+        }
+        let consumer = receiver.join().unwrap();
+        let read = 3 * (RECORD_HEADER + BODY) as u64;
+        assert!(is_zero(producer.file(), (ring.0, read)), "kept for nobody");
+        assert_eq!(held(&hold), 4);
+        drop(consumer);
+    });
+}
+
 /// A move: the receiver goes to another process, which goes on in the same ring, while its old owner still
 /// reads a message where it lies. The ring is left and not used again.
 #[test]
@@ -473,7 +614,7 @@ fn what_the_old_owner_holds_outlives_its_ring() {
             let record = next(&mut heir, &there);
             heir.take(&record);
         });
-        send_long(&mut producer, &bell);
+        send_long(&mut producer, 2, &bell);
         reader.join().unwrap();
         receiver.join().unwrap();
     });

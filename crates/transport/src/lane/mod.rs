@@ -4,7 +4,7 @@
 //! only grows: a page of words, then rings. The producer begins with a small ring that is used over and
 //! over. When it is full it goes on in a larger one further up in the file, used once and then given back,
 //! and returns when the consumer has caught up; so a send never waits. A SWITCH record points from one ring
-//! to the next.
+//! to the next. Who owns which pages of a ring that is used once is said at [`hold::RingMemory`].
 //!
 //! # Publication, and why nobody sleeps through it
 //! `TAIL` counts published bytes, a multiple of [`UNIT`], over all rings; its low bits are flags. The producer

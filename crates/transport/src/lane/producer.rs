@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::error::{Error, Result};
 use crate::lane::budget;
 use crate::lane::layout::{
-    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, PAGE,
+    ALIGNED_FROM, ALIGNMENT, CLOSED, FAREWELL, FLAGS, HEAD, HEADER_LEN, Kind, MAX_BODY, ONCE, PAGE,
     PINNED, PRODUCER, RECORD_HEADER, SENT, SHARED, SWITCH_LEN, TAIL, TAKEN, UNIT, WAITER, WAITING,
     pack, record_len,
 };
 use crate::lane::sizes::{
-    CHUNK, FIRST_RING, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SMALLEST_CHUNK,
-    SMALLEST_OVERFLOW,
+    CHUNK, FIRST_RING, LARGE_FROM, LARGEST_OVERFLOW, MOST_PATIENCE_NS, PATIENCE_NS, SLIDE,
+    SMALLEST_CHUNK, SMALLEST_OVERFLOW,
 };
 use crate::os::shared::Region;
 use crate::os::{clock, memory, system};
@@ -43,6 +43,14 @@ struct Home {
     ring: Ring,
     /// It is empty once the consumer has come this far.
     left_at: u64,
+}
+
+/// Where a record goes in the ring that is used over and over: so many bytes are skipped, up to the ring's end,
+#[derive(Clone, Copy, Debug, Default)]
+struct Gap {
+    rest: usize,
+    /// and then so many from its start on.
+    slide: usize,
 }
 
 /// What became of a record.
@@ -154,16 +162,9 @@ impl Producer {
         self.sent.saturating_sub(taken)
     }
 
-    /// Bytes of memory that belong to the lane's rings at most.
+    /// Bytes of memory that the lane has now, as the kernel counts them: also what is unread in rings that were left.
     pub fn memory(&self) -> u64 {
-        let overflow = match &self.home {
-            Some(home) => {
-                home.ring.ready as u64
-                    + self.tail.saturating_sub(self.seen_head().max(home.left_at))
-            }
-            None => self.ring.ready as u64,
-        };
-        HEADER_LEN as u64 + overflow
+        memory::allocated(self.file.as_fd()).unwrap_or(0)
     }
 
     /// Asks the consumer of a bounded lane to ring at its next step. False if there is room already.
@@ -272,50 +273,80 @@ impl Producer {
         }
         let mut until = 0;
         loop {
-            if let Some(skip) = self.fits(room) {
-                if skip > 0 {
-                    self.skip(skip);
+            let gap = self.fits(room);
+            let costs_pages = gap.is_none_or(|gap| {
+                room >= LARGE_FROM && !self.is_ready(gap, room) && self.restart(room).is_some()
+            });
+            // A consumer at work gets a moment: fresh memory costs page faults.
+            if costs_pages && !self.consumer_sleeps() && system::has_several_cores() {
+                let now = clock::now();
+                if until == 0 {
+                    until = now + patience(room);
                 }
-                return self.make_ready(room);
+                if now <= until {
+                    std::hint::spin_loop();
+                    self.look_at_head()?;
+                    continue;
+                }
             }
-            // A consumer at work gets a moment: a larger ring would only cost page faults.
-            let now = clock::now();
-            if self.consumer_sleeps() || !system::has_several_cores() {
+            let Some(gap) = gap else {
                 break;
-            }
-            if until == 0 {
-                until = now + patience(room);
-            } else if now > until {
-                break;
-            }
-            std::hint::spin_loop();
-            self.look_at_head()?;
+            };
+            self.skip(gap.rest);
+            self.skip(gap.slide);
+            return self.make_ready(room);
         }
         self.overflow_for(room)
     }
 
-    /// Whether `room` fits the ring that is used over and over, and how many bytes are to be skipped for it.
-    fn fits(&self, room: usize) -> Option<usize> {
+    /// Whether `room` fits the ring that is used over and over, and where.
+    fn fits(&self, room: usize) -> Option<Gap> {
         let ring = &self.ring;
-        let at = ring.position(self.tail);
-        let rest = ring.region.len() - at;
+        let rest = ring.region.len() - ring.position(self.tail);
         let used = self.tail - self.head.max(ring.start);
-        // From an empty ring's start on, what has just been read is still in the cache.
-        let restart = used == 0 && at >= ring.region.len() / 2 && room >= ALIGNED_FROM;
-        let skip = if room + SWITCH_LEN > rest || restart {
-            rest
-        } else {
-            0
-        };
-        let needed = skip + room + SWITCH_LEN;
-        (used + needed as u64 <= ring.len() || restart).then_some(skip)
+        if used == 0
+            && room >= ALIGNED_FROM
+            && let Some(slide) = self.restart(room)
+        {
+            return Some(Gap { rest, slide });
+        }
+        let rest = if room + SWITCH_LEN > rest { rest } else { 0 };
+        let needed = rest + room + SWITCH_LEN;
+        (used + needed as u64 <= ring.len()).then_some(Gap { rest, slide: 0 })
     }
 
-    fn skip(&mut self, rest: usize) {
-        let at = self.ring.position(self.tail);
-        let word = pack(Kind::Skip, 0, rest - RECORD_HEADER);
-        self.ring.region.word(at).store(word, Ordering::Relaxed);
-        self.pending += rest as u64;
+    /// Where `room` fits between the start of the ring and its tail, if that is possible once everything there has been
+    /// read and let go: what has been used before has pages, and may be in the cache still. It ends before the tail,
+    /// where the SKIP is that leads there.
+    fn restart(&self, room: usize) -> Option<usize> {
+        let before = self
+            .ring
+            .position(self.tail)
+            .checked_sub(room + SWITCH_LEN)?;
+        Some(if room < LARGE_FROM {
+            0
+        } else {
+            before.min(SLIDE) / UNIT as usize * UNIT as usize
+        })
+    }
+
+    /// Whether all of that place has pages.
+    fn is_ready(&self, gap: Gap, room: usize) -> bool {
+        let at = if gap.rest > 0 {
+            gap.slide
+        } else {
+            self.ring.position(self.tail)
+        };
+        at + room + SWITCH_LEN <= self.ring.ready
+    }
+
+    fn skip(&mut self, len: usize) {
+        if len > 0 {
+            let at = self.ring.position(self.tail + self.pending);
+            let word = pack(Kind::Skip, 0, len - RECORD_HEADER);
+            self.ring.region.word(at).store(word, Ordering::Relaxed);
+            self.pending += len as u64;
+        }
     }
 
     /// Makes pages for `room` bytes and a SWITCH at the place where the next record goes.
@@ -379,7 +410,7 @@ impl Producer {
             .overflow
             .max((room + SWITCH_LEN).next_multiple_of(CHUNK));
         let flags = if self.home.is_some() { FAREWELL } else { 0 };
-        self.enter(len, flags, room)
+        self.enter(len, ONCE | flags, room)
     }
 
     /// Makes a ring of `len` bytes at the file's end, with pages for `room`, and a SWITCH to it.
@@ -394,10 +425,16 @@ impl Producer {
             start: 0,
             ready: 0,
         };
-        allocate(&self.file, &mut ring, room + SWITCH_LEN)?;
+        let slide = if flags & ONCE == 0 {
+            slide(room, len)
+        } else {
+            0
+        };
+        allocate(&self.file, &mut ring, slide + room + SWITCH_LEN)?;
         self.switch(&ring, flags);
         ring.start = self.tail + self.pending;
         let left = std::mem::replace(&mut self.ring, ring);
+        self.skip(slide);
         if flags & FAREWELL == 0 {
             self.home = Some(Home {
                 ring: left,
@@ -411,7 +448,8 @@ impl Producer {
         let Some(mut home) = self.home.take() else {
             return Ok(());
         };
-        if let Err(error) = allocate(&self.file, &mut home.ring, room + SWITCH_LEN) {
+        let slide = slide(room, home.ring.region.len());
+        if let Err(error) = allocate(&self.file, &mut home.ring, slide + room + SWITCH_LEN) {
             self.home = Some(home);
             return Err(error);
         }
@@ -419,6 +457,7 @@ impl Producer {
         self.switch(&home.ring, FAREWELL);
         home.ring.start = self.tail + self.pending;
         self.ring = home.ring;
+        self.skip(slide);
         Ok(())
     }
 
@@ -463,13 +502,19 @@ fn patience(room: usize) -> u64 {
     PATIENCE_NS + ((room as u64 >> 10) * NS_A_KIB).min(MOST_PATIENCE_NS)
 }
 
+/// What is left free at the start of a ring of `len` bytes before a first message that needs `room`.
+fn slide(room: usize, len: usize) -> usize {
+    let fits = SLIDE + room + SWITCH_LEN <= len;
+    if room >= LARGE_FROM && fits { SLIDE } else { 0 }
+}
+
 /// The ring to be used over and over for messages of this size: it holds a few. Three, if they are large: one that
 /// is read where it lies, the next one, and the gap at the end that it did not fit.
 fn home_len(room: usize) -> usize {
     let len = if room <= 8 << 20 {
         (4 * room).next_power_of_two()
     } else {
-        (3 * room + SWITCH_LEN).next_multiple_of(CHUNK)
+        (3 * room + SWITCH_LEN + SLIDE).next_multiple_of(CHUNK)
     };
     // No consumer maps more than is of any use; a message that large goes alone.
     let most = system::largest_useful_mapping() as usize;

@@ -18,6 +18,11 @@ pub const LARGEST_OVERFLOW: usize = 64 << 20;
 pub const CHUNK: usize = 2 << 20;
 /// And at first of this.
 pub const SMALLEST_CHUNK: usize = 64 << 10;
+/// Records from this length on are large: it pays to wait for pages that are there already.
+pub const LARGE_FROM: usize = 64 << 10;
+/// What is left free before a large message at a ring's start, so that the next one can go there too: it must end
+/// before the SKIP that leads to it, behind the first one. Each such message takes some of it.
+pub const SLIDE: usize = 64 << 10;
 /// How long a full ring is given to a consumer that is draining it.
 pub const PATIENCE_NS: u64 = 50_000;
 /// What is added to it for a large message, at most.

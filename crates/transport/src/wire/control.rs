@@ -23,6 +23,7 @@ const PLACE_WORDS: usize = 7;
 pub const PLACE_LEN: usize = PLACE_WORDS * 8;
 const BOUNDED: u64 = 1;
 const PINNED: u64 = 2;
+const ONCE: u64 = 4;
 
 /// Rings. A bell that finds the queue full has been rung already.
 pub fn ring(socket: BorrowedFd<'_>) -> Result<()> {
@@ -52,7 +53,15 @@ pub fn send_place(
 }
 
 fn encode(place: &Place) -> [u8; PLACE_LEN] {
-    let flags = if place.bounded { BOUNDED } else { 0 } | if place.pinned { PINNED } else { 0 };
+    let flags = [
+        (place.bounded, BOUNDED),
+        (place.pinned, PINNED),
+        (place.once, ONCE),
+    ];
+    let flags = flags
+        .into_iter()
+        .filter_map(|(set, flag)| set.then_some(flag))
+        .sum();
     let words = [
         place.offset,
         place.len,
@@ -91,5 +100,6 @@ pub fn read_place(packet: &[u8]) -> Result<Place> {
         base: word(5),
         bounded: word(6) & BOUNDED != 0,
         pinned: word(6) & PINNED != 0,
+        once: word(6) & ONCE != 0,
     })
 }

@@ -259,6 +259,7 @@ impl Lane {
             base: 0,
             bounded: false,
             pinned: false,
+            once: false,
         }
     }
 

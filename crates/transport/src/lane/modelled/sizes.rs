@@ -20,6 +20,10 @@ pub const LARGEST_OVERFLOW: usize = 256;
 pub const CHUNK: usize = 64;
 /// The same.
 pub const SMALLEST_CHUNK: usize = 64;
+/// The models' long messages are large, the others are not.
+pub const LARGE_FROM: usize = 100;
+/// Enough for one message to follow another at a ring's start.
+pub const SLIDE: usize = 16;
 /// One look at the consumer's progress and another, see `os/modelled/clock.rs`.
 pub const PATIENCE_NS: u64 = 0;
 /// Neither.
