@@ -142,6 +142,18 @@ pub fn payload_of<'py>(py: Python<'py>, message: &Message) -> PyResult<Bound<'py
     })
 }
 
+/// A bytes object; MemoryError if there is no room for it.
+#[inline]
+pub fn bytes_object<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let (start, len) = (bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
+    #[allow(unsafe_code)]
+    // SAFETY: so many bytes are there, and are copied; a new bytes object comes back, or an exception is set.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(start, len);
+        Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
+    }
+}
+
 /// The same, of a message that is still in its lane.
 #[inline]
 pub fn copy_of<'py>(py: Python<'py>, plain: &Plain<'_>) -> PyResult<Bound<'py, PyBytes>> {

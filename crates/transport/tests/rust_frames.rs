@@ -36,7 +36,7 @@ fn inward(version: Version) -> (OwnedFd, Receiver) {
 fn take(socket: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut bytes = Vec::with_capacity(1 << 20);
     match socket::take_into(socket.as_fd(), 0, &mut bytes, 1 << 20).unwrap() {
-        Took::Packet { len, fds } => {
+        Took::Packet { len, fds, .. } => {
             assert_eq!(len, bytes.len());
             (bytes, fds)
         }

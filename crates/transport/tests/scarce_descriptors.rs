@@ -5,10 +5,13 @@
 
 mod ends;
 
-use std::os::fd::AsFd;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ends::{LARGE, drain, foreign_sender, laned_channel, open_lane, send, send_with, soon};
+use ipc_channel_transport::os::socket;
+use ipc_channel_transport::wire::rust::Version;
 use ipc_channel_transport::{Error, HandleRef, Receiver, channel};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -101,6 +104,49 @@ fn a_message_without_room_for_its_descriptors_can_be_received_later() {
         assert_eq!(message.handles.len(), count);
         drop(message);
         assert_eq!(receiver.try_recv().unwrap().payload(), b"the next");
+    }
+}
+
+/// Sends a message as a Rust program does.
+fn put(socket: &OwnedFd, payload: &[u8], fds: &[RawFd]) {
+    let header = Version::Current.header(payload.len(), payload.len());
+    let parts = [IoSlice::new(header.bytes()), IoSlice::new(payload)];
+    let sent = socket::send(socket.as_fd(), &parts, fds).unwrap();
+    assert_eq!(sent, socket::Sent::Whole);
+}
+
+/// Breaks when a packet is taken without a look at it although it has descriptors. Whether it has is asked for many
+/// packets at a time, and so for others after some of them have been taken.
+#[test]
+fn a_message_from_a_rust_program_among_many_keeps_its_descriptors() {
+    let process = Process::alone();
+    for taken_before in [0, 5, 40, 99, 100] {
+        let (theirs, ours) = socket::duplex_pair().unwrap();
+        let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+        let numbers = |count: u32| {
+            for number in 0..count {
+                put(&theirs, &number.to_le_bytes(), &[]);
+            }
+        };
+        let taken = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                let message = receiver.try_recv().unwrap();
+                assert_eq!(message.payload(), number.to_le_bytes());
+            }
+        };
+        numbers(100);
+        taken(0..taken_before);
+        put(&theirs, b"five", &[theirs.as_raw_fd(); 5]);
+        numbers(60);
+        process.with_spare(2, || {
+            taken(taken_before..100);
+            refused(&receiver);
+        });
+        let message = receiver.try_recv().unwrap();
+        assert_eq!(message.payload(), b"five");
+        assert_eq!(message.handles.len(), 5);
+        taken(0..60);
+        assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
     }
 }
 

@@ -12,6 +12,7 @@
 //! One whose sender has gone was never sent: it is dropped without a word, and everybody else's messages go on. (The
 //! crate ends the whole channel there.)
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -19,13 +20,16 @@ use rustix::io::Errno;
 
 use crate::end::{End, Gone, Hint, Resident};
 use crate::error::{Error, Result};
+use crate::frames::outlook::Outlook;
 use crate::intake::Taken;
 use crate::message::{Body, Handle, Message, Received};
 use crate::os::descriptor::{self, Leftovers};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::socket::{self, Peeked, Took};
 use crate::sync::Lock;
-use crate::wire::rust::{First, MAX_HEADER, Version, buffer_size, forged, take_dedicated};
+use crate::wire::rust::{
+    First, MAX_HEADER, Version, WITHOUT_REST, buffer_size, forged, take_dedicated,
+};
 
 /// Messages under way at a time; further ones stay in the channel's socket until one of these has come.
 const MOST_PARTIAL: usize = 64;
@@ -34,6 +38,17 @@ const PACKETS_A_LOOK: usize = 256;
 /// Room that is made for what has been announced and has not come.
 const ROOM: usize = 256 << 10;
 const PRIMARY: u64 = u64::MAX;
+/// More than a socket holds, unless somebody has enlarged it.
+const MOST_AT_HAND: usize = 256 << 10;
+
+thread_local! {
+    // Where packets are put of which it is not known how long they are. The kernel gives pages as they are used.
+    static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_AT_HAND].into());
+}
+
+/// What is said of a packet that others have taken.
+const ANOTHER_PROCESS: &str =
+    "is not the one that was there before: another process receives here too";
 
 /// A message of which a part has come.
 #[derive(Debug)]
@@ -64,6 +79,7 @@ struct State {
     /// None once the end has left.
     primary: Option<Arc<OwnedFd>>,
     gone: Option<Gone>,
+    outlook: Outlook,
     partial: Vec<Partial>,
     next_token: u64,
     /// The channel's socket and those of partial messages, once there have been some.
@@ -102,6 +118,7 @@ impl Reader {
             state: Lock::new(State {
                 primary: Some(primary),
                 gone: None,
+                outlook: Outlook::default(),
                 partial: Vec::new(),
                 next_token: 0,
                 poll: None,
@@ -178,6 +195,7 @@ impl Reader {
             ));
         }
         state.moving = moving;
+        state.outlook.forget();
         Ok(())
     }
 
@@ -215,6 +233,7 @@ impl Resident for Reader {
         let partial = std::mem::take(&mut state.partial);
         let poll = state.poll.take();
         (state.listens, state.ended) = (false, false);
+        state.outlook.forget();
         drop(state);
         drop((partial, poll));
     }
@@ -256,8 +275,12 @@ impl Partial {
             match socket::take_into(self.rest.as_fd(), 0, &mut self.payload, room)? {
                 Took::Nothing => break,
                 Took::End => self.fate = Fate::Abandoned,
-                Took::Packet { len, mut fds } => {
-                    if !fds.is_empty() || len > room {
+                Took::Packet {
+                    len,
+                    mut fds,
+                    fds_missing,
+                } => {
+                    if !fds.is_empty() || fds_missing || len > room {
                         self.fate = Fate::Forged;
                     }
                     leftovers.spent.append(&mut fds);
@@ -289,6 +312,13 @@ impl State {
         if self.moving {
             return Err(Error::Gone(Gone::Sent));
         }
+        // Of a message in parts, the first packet has a descriptor; see the module about the order.
+        if self.partial.is_empty()
+            && let Some(primary) = &self.primary
+            && self.outlook.is_clear(primary.as_fd(), MOST_AT_HAND)
+        {
+            return self.take_plain(version, deliver, leftovers);
+        }
         match self.look(version, leftovers)? {
             Next::Partial(index) => {
                 let partial = self.remove(index);
@@ -299,6 +329,11 @@ impl State {
                 }
                 leftovers.spent.push(partial.rest);
                 deliver(Taken::Message(message(partial.payload, partial.fds)))
+            }
+            Next::Whole(first, fds)
+                if fds.is_empty() && version.header_len() + first.here <= MOST_AT_HAND =>
+            {
+                self.take_plain(version, deliver, leftovers)
             }
             Next::Whole(first, fds) => {
                 let payload = match self.take_first(version, first) {
@@ -313,11 +348,50 @@ impl State {
             Next::Damaged(error, fds) => {
                 leftovers.begin_message(fds);
                 if let Some(primary) = &self.primary {
+                    self.outlook.forget();
                     socket::discard(primary.as_fd())?;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Takes the packet that is first in the channel's socket, which has no descriptors beside it, and is a message.
+    fn take_plain<R>(
+        &mut self,
+        version: Version,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+        leftovers: &mut Leftovers,
+    ) -> Result<R> {
+        let Some(primary) = &self.primary else {
+            return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
+        };
+        PACKET.with_borrow_mut(|packet| {
+            let len = match socket::take(primary.as_fd(), packet)? {
+                Took::Packet {
+                    len,
+                    fds,
+                    fds_missing: false,
+                } if fds.is_empty() && len <= packet.len() => len,
+                Took::Packet { mut fds, .. } => {
+                    self.outlook.forget();
+                    leftovers.spent.append(&mut fds);
+                    return forged(ANOTHER_PROCESS);
+                }
+                Took::Nothing => {
+                    self.outlook.forget();
+                    return forged(ANOTHER_PROCESS);
+                }
+                Took::End => return forged("is empty"),
+            };
+            self.outlook.took(len);
+            match version.read(&packet[..len.min(MAX_HEADER)], len)? {
+                first if first.is_whole() => {
+                    deliver(Taken::Bytes(&packet[version.header_len()..len]))
+                }
+                _ => forged(WITHOUT_REST),
+            }
+        })
     }
 
     /// Takes the packet that is first in the channel's socket, whose descriptors have been taken already.
@@ -327,9 +401,10 @@ impl State {
         };
         let mut payload = Vec::new();
         reserve(&mut payload, first.here, first.here)?;
+        self.outlook.forget();
         let header = version.header_len();
         match socket::take_into(primary.as_fd(), header, &mut payload, first.here)? {
-            Took::Packet { len, fds } => {
+            Took::Packet { len, fds, .. } => {
                 // Duplicates of what came with the look.
                 drop(fds);
                 if len == header + first.here {
@@ -338,7 +413,7 @@ impl State {
             }
             Took::Nothing | Took::End => {}
         }
-        forged("is not the one that was there before: another process receives here too")
+        forged(ANOTHER_PROCESS)
     }
 
     /// What can be taken next, left where it is; but messages that are larger than a packet come in.
@@ -358,7 +433,10 @@ impl State {
             }
             let mut beginning = [0; MAX_HEADER];
             let (len, fds) = match socket::peek(primary.as_fd(), &mut beginning)? {
-                Peeked::Nothing => break,
+                Peeked::Nothing => {
+                    self.outlook.forget();
+                    break;
+                }
                 Peeked::End if self.partial.is_empty() => return Err(Error::Disconnected),
                 Peeked::End => {
                     self.ended = true;

@@ -381,7 +381,31 @@ pub enum Took {
         len: usize,
         /// Descriptors that came beside it.
         fds: Vec<OwnedFd>,
+        /// Further ones are lost: this process is at its limit on open files.
+        fds_missing: bool,
     },
+}
+
+/// Takes a packet off a queue. Its beginning is copied to `buffer`.
+pub fn take(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Took> {
+    receive(socket, buffer, libc::MSG_TRUNC).map(Took::of)
+}
+
+impl Took {
+    fn of(packet: Option<Packet>) -> Took {
+        match packet {
+            None => Took::Nothing,
+            Some(packet) if packet.len == 0 => {
+                descriptor::close_unknown(packet.fds);
+                Took::End
+            }
+            Some(packet) => Took::Packet {
+                len: packet.len,
+                fds: packet.fds,
+                fds_missing: packet.fds_missing,
+            },
+        }
+    }
 }
 
 /// Takes a packet off a queue and appends its bytes, after the first `skip` ones, to `bytes`: `most` at most, for
@@ -405,22 +429,13 @@ pub fn take_into(
             iov_len: most,
         },
     ];
-    match receive_parts(socket, &mut parts, libc::MSG_TRUNC)? {
-        None => Ok(Took::Nothing),
-        Some(packet) if packet.len == 0 => {
-            descriptor::close_unknown(packet.fds);
-            Ok(Took::End)
-        }
-        Some(packet) => {
-            let written = packet.len.saturating_sub(skip).min(most);
-            // SAFETY: the kernel has written so many bytes behind the old length, and the capacity has room.
-            unsafe { bytes.set_len(bytes.len() + written) };
-            Ok(Took::Packet {
-                len: packet.len,
-                fds: packet.fds,
-            })
-        }
+    let took = Took::of(receive_parts(socket, &mut parts, libc::MSG_TRUNC)?);
+    if let Took::Packet { len, .. } = &took {
+        let written = len.saturating_sub(skip).min(most);
+        // SAFETY: the kernel has written so many bytes behind the old length, and the capacity has room.
+        unsafe { bytes.set_len(bytes.len() + written) };
     }
+    Ok(took)
 }
 
 struct Packet {
