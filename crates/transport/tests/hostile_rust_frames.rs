@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use ends::soon;
 use ipc_channel_transport::os::{memory, socket};
-use ipc_channel_transport::wire::rust::{First, Version};
+use ipc_channel_transport::wire::rust::{First, MOST_FDS, Version};
 use ipc_channel_transport::{Error, Receiver};
 use proptest::prelude::*;
 
@@ -175,6 +175,24 @@ fn a_message_that_is_its_own_rest() {
     assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
     drop(socket);
     assert!(matches!(receiver.recv(soon()), Err(Error::Disconnected)));
+}
+
+#[test]
+fn more_descriptors_than_the_crate_sends() {
+    for version in VERSIONS {
+        let forger = Forger::new(version);
+        for (payload, total) in [(b"a", 1), (b"a", 2)] {
+            let packet = forger.packet(payload, total);
+            let (sent, witness) = witness();
+            forger.refused(&packet, &vec![sent.as_raw_fd(); MOST_FDS + 1]);
+            drop(sent);
+            assert!(is_closed(&witness));
+        }
+        let (sent, _witness) = witness();
+        forger.send(&forger.packet(b"a", 1), &[sent.as_raw_fd(); MOST_FDS]);
+        let message = forger.receiver.recv(soon()).unwrap();
+        assert_eq!(message.handles.len(), MOST_FDS);
+    }
 }
 
 #[test]

@@ -28,11 +28,13 @@ use crate::os::poll::{Epoll, Interest};
 use crate::os::socket::{self, Peeked, Took};
 use crate::sync::Lock;
 use crate::wire::rust::{
-    First, MAX_HEADER, Version, WITHOUT_REST, buffer_size, forged, take_dedicated,
+    First, MAX_HEADER, MOST_FDS, Version, WITHOUT_REST, buffer_size, forged, take_dedicated,
 };
 
 /// Messages under way at a time; further ones stay in the channel's socket until one of these has come.
 const MOST_PARTIAL: usize = 64;
+/// Descriptors that messages under way may keep, the sockets for their rest included. One message is always let in.
+const MOST_FDS_KEPT: usize = 2 * MOST_FDS;
 /// Packets of one message taken in one look: whoever sends without end gets no more.
 const PACKETS_A_LOOK: usize = 256;
 /// Room that is made for what has been announced and has not come.
@@ -86,8 +88,14 @@ struct State {
     poll: Option<Arc<Epoll>>,
     /// The channel's socket is in `poll`.
     listens: bool,
+    /// What is polled for news is `poll` instead of the socket.
+    behind: bool,
+    /// `poll` does not tell of everything.
+    unwatched: bool,
     /// The channel's socket has come to its end, and messages are under way.
     ended: bool,
+    /// What is first in the channel's socket has too many descriptors to be under way beside what is.
+    crowded: bool,
     end: Weak<End>,
     /// It is being given to another process: nothing may be taken here.
     moving: bool,
@@ -123,7 +131,10 @@ impl Reader {
                 next_token: 0,
                 poll: None,
                 listens: false,
+                behind: false,
+                unwatched: false,
                 ended: false,
+                crowded: false,
                 end: Weak::new(),
                 moving: false,
             }),
@@ -170,14 +181,14 @@ impl Reader {
 
     /// Makes sure that the descriptors tell of the next message. False if one is in memory already.
     pub fn rest(&self) -> bool {
-        self.state.lock().first_decided().is_none()
+        self.state.lock().is_quiet()
     }
 
     /// Whoever waits for the end is told of what is in memory, or can rely on the descriptors again.
     pub fn settle(&self, end: &End) {
         // Under the lock, so that what is said last is true.
         let state = self.state.lock();
-        let quiet = state.first_decided().is_none();
+        let quiet = state.is_quiet();
         if !quiet {
             end.wake();
         }
@@ -232,7 +243,8 @@ impl Resident for Reader {
         let mut state = self.state.lock();
         let partial = std::mem::take(&mut state.partial);
         let poll = state.poll.take();
-        (state.listens, state.ended) = (false, false);
+        (state.listens, state.behind, state.unwatched) = (false, false, false);
+        (state.ended, state.crowded) = (false, false);
         state.outlook.forget();
         drop(state);
         drop((partial, poll));
@@ -428,7 +440,7 @@ impl State {
             let Some(primary) = self.primary.clone() else {
                 return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
             };
-            if self.ended || self.partial.len() >= MOST_PARTIAL {
+            if !self.takes_more() {
                 break;
             }
             let mut beginning = [0; MAX_HEADER];
@@ -463,9 +475,15 @@ impl State {
                 leftovers.spent.extend(fds);
                 return Ok(Next::Partial(index));
             }
-            match version.read(&beginning[..len.min(MAX_HEADER)], len) {
+            match check(version, &beginning[..len.min(MAX_HEADER)], len, &fds) {
                 Err(error) => return Ok(Next::Damaged(error, fds)),
                 Ok(first) if first.is_whole() => return Ok(Next::Whole(first, fds)),
+                Ok(_)
+                    if self.fds_kept() + fds.len() > MOST_FDS_KEPT && !self.partial.is_empty() =>
+                {
+                    leftovers.spent.extend(fds);
+                    self.crowded = true;
+                }
                 Ok(first) => {
                     if let Some(damaged) = self.begin(version, first, fds)? {
                         return Ok(damaged);
@@ -507,6 +525,21 @@ impl State {
         Ok(None)
     }
 
+    /// Whether packets can be taken from the channel's socket now.
+    fn takes_more(&self) -> bool {
+        !self.ended && !self.crowded && self.partial.len() < MOST_PARTIAL
+    }
+
+    fn fds_kept(&self) -> usize {
+        let each = self.partial.iter().map(|partial| partial.fds.len() + 1);
+        each.sum()
+    }
+
+    /// Whether the descriptors tell of everything that can be taken.
+    fn is_quiet(&self) -> bool {
+        !self.unwatched && self.first_decided().is_none()
+    }
+
     fn first_decided(&self) -> Option<usize> {
         self.partial.iter().position(Partial::is_decided)
     }
@@ -529,36 +562,43 @@ impl State {
         if let Some(poll) = self.poll.as_ref().filter(|_| partial.watched) {
             poll.remove(partial.rest.as_fd());
         }
+        self.crowded = false;
         if self.partial.is_empty() {
             self.ended = false;
         }
-        // What cannot be watched now is watched after the next look.
+        // If that fails, `rest` says that there is something to be looked at.
         let _ = self.watch();
         partial
     }
 
-    /// Makes `poll` tell of everything that could bring news.
+    /// Makes `poll` tell of everything that could bring news. Where that fails, each look tries again.
     fn watch(&mut self) -> Result<()> {
+        let outcome = self.complete_poll();
+        self.unwatched = outcome.is_err();
+        outcome
+    }
+
+    fn complete_poll(&mut self) -> Result<()> {
         let Some(primary) = &self.primary else {
             return Ok(());
         };
         if self.partial.is_empty() && self.poll.is_none() {
             return Ok(());
         }
+        // Kept before anything is added to it, so that what fails below can be made up for.
         let poll = match &self.poll {
             Some(poll) => poll.clone(),
             None => {
                 let poll = Arc::new(Epoll::new()?);
-                poll.add(primary.as_fd(), PRIMARY, Interest::Readable)?;
-                self.listens = true;
-                poll
+                (self.listens, self.behind) = (false, false);
+                self.poll.insert(poll).clone()
             }
         };
-        let listens = !self.ended && self.partial.len() < MOST_PARTIAL;
+        let listens = self.takes_more();
         if listens && !self.listens {
             poll.add(primary.as_fd(), PRIMARY, Interest::Readable)?;
         } else if self.listens && !listens {
-            // Its end would be told of again and again.
+            // Its end, or what cannot be taken now, would be told of again and again.
             poll.remove(primary.as_fd());
         }
         self.listens = listens;
@@ -569,14 +609,22 @@ impl State {
                 partial.watched = true;
             }
         }
-        if self.poll.is_none() {
+        if !self.behind {
             if let Some(end) = self.end.upgrade() {
                 end.set_behind(&poll)?;
             }
-            self.poll = Some(poll);
+            self.behind = true;
         }
         Ok(())
     }
+}
+
+/// What a first packet is, unless the crate would not have sent it.
+fn check(version: Version, beginning: &[u8], len: usize, fds: &[OwnedFd]) -> Result<First> {
+    if fds.len() > MOST_FDS {
+        return forged("has more descriptors beside it than the crate sends");
+    }
+    version.read(beginning, len)
 }
 
 fn message(payload: Vec<u8>, fds: Vec<OwnedFd>) -> Message {
