@@ -28,7 +28,8 @@ impl Foreign {
         }
     }
 
-    fn take(&self) -> Option<OwnedFd> {
+    /// The descriptor, unless it has become something.
+    pub fn take(&self) -> Option<OwnedFd> {
         self.fd
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
