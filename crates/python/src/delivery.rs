@@ -70,9 +70,10 @@ impl Delivery {
     #[getter]
     fn handles(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         let handles = self.with(|message| Ok(std::mem::take(&mut message.handles)))?;
+        let copies = Arc::default();
         handles
             .into_iter()
-            .map(|received| handle::to_python(py, received))
+            .map(|received| handle::to_python(py, received, &copies))
             .collect()
     }
 

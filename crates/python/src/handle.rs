@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ipc_channel_transport::os::descriptor;
-use ipc_channel_transport::{Handle, HandleRef, Received, SharedMemory};
+use ipc_channel_transport::{Copies, Handle, HandleRef, Received, SharedMemory};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -98,15 +98,15 @@ impl Held<'_> {
     }
 }
 
-/// A received handle as a bare object of this module.
-pub fn to_python(py: Python<'_>, received: Received) -> PyResult<Py<PyAny>> {
+/// A received handle as a bare object of this module. `copies` are those of its message.
+pub fn to_python(py: Python<'_>, received: Received, copies: &Arc<Copies>) -> PyResult<Py<PyAny>> {
     let label = received.label;
     Ok(match received.handle {
         Handle::Sender(sender) => Py::new(py, SenderEnd::bare(sender, label))?.into_any(),
         Handle::Receiver(receiver) => Py::new(py, ReceiverEnd::bare(receiver, label))?.into_any(),
         Handle::Memory(region) => Py::new(py, Memory::of(region))?.into_any(),
         Handle::File(file) => Py::new(py, File::owning(file))?.into_any(),
-        Handle::Foreign(fd) => Py::new(py, Foreign::of(fd))?.into_any(),
+        Handle::Foreign(fd) => Py::new(py, Foreign::of(fd, copies.clone()))?.into_any(),
     })
 }
 
