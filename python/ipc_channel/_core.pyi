@@ -419,6 +419,10 @@ class Foreign:
         """A frozen copy. ProtocolError if it is no memory."""
     def close(self) -> None: ...
 
+def close_handles(handles: Sequence[Handle | Foreign]) -> None:
+    """Close received handles, or what was made of them; files of unknown kind all at once, since closing one may take
+    its time. Memory of which there are views stays open."""
+
 def rust_max_packet(version: int) -> int:
     """The largest payload, in bytes, that a Rust program gets in one packet."""
 

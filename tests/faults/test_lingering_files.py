@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -156,3 +159,54 @@ def test_at_a_one_shot_server_that_is_closed_before_accept() -> None:
             raw = clients.enter_context(raw_client(server.name))
             send_packet(raw, b"garbage", [connection.fileno()])
             connection.close()
+
+
+MANY = 12
+"""Connections that linger, in one message."""
+
+
+@contextlib.contextmanager
+def one_thread_closes() -> Iterator[list[Any]]:
+    """Connections to be thrown away in the block: however many they are, they wait in one thread."""
+
+    def closing() -> set[str]:
+        found = set()
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if (thread / "comm").read_text().strip() == "ipc-channel-clo":
+                    found.add(thread.name)
+        return found
+
+    before = closing()
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(lingering_socket()) for _ in range(MANY)]
+        assert len(closing() - before) == 1
+
+
+def test_many_in_a_message_from_a_rust_program() -> None:
+    sender, receiver = ipc.channel(int, codec="rust")
+    with one_thread_closes() as connections, sender, receiver, socket_of(sender) as raw:
+        header = struct.pack("=QQ", 17, 1)
+        send_packet(raw, header + b"\x02", [connection.fileno() for connection in connections])
+        for connection in connections:
+            connection.close()
+        assert receiver.recv(20) == 1
+
+
+def test_many_in_a_pickled_message_that_fails() -> None:
+    sender, receiver = ipc.channel()
+    with one_thread_closes() as connections, sender, receiver:
+        sender.send([*map(ipc.Fd, connections), Unlucky()])
+        for connection in connections:
+            connection.close()
+        with pytest.raises(ipc.DecodeError):
+            receiver.recv(20)
+
+
+def test_many_in_a_typed_message_that_has_no_place_for_them(victim: Victim) -> None:
+    with one_thread_closes() as connections:
+        send_packet(victim.raw, with_handles([FILE] * MANY), [connection.fileno() for connection in connections])
+        for connection in connections:
+            connection.close()
+        with pytest.raises(ipc.DecodeError):
+            victim.receiver.recv(20)

@@ -18,7 +18,7 @@ from ipc_channel.rust import u64
 from tests.rust import wire
 from tests.rust.commands import Parcel
 from tests.rust.peers import PROGRAMS, TIMEOUT
-from tests.support.packets import send_packet, wrong_descriptor
+from tests.support.packets import send_packet, socket_of, wrong_descriptor
 
 BAD = (ipc.ProtocolError, ipc.DecodeError)
 
@@ -201,6 +201,30 @@ def test_many_descriptors_that_nothing_refers_to(foe: Foe) -> None:
             assert foe.receiver.recv(TIMEOUT) == b"hi"
         assert len(os.listdir("/proc/self/fd")) <= before + 2
     foe.survived()
+
+
+def test_one_region_many_times() -> None:
+    """It is copied once, as its sender has paid for it once; and each time it is a region of its own."""
+    many, size = 60, 1 << 20
+    sender, receiver = ipc.channel(list[ipc.SharedMemory], codec="rust")
+    with sender, receiver, socket_of(sender) as raw:
+        number, another = os.memfd_create("one"), os.memfd_create("another")
+        os.write(number, b"1" * size)
+        os.write(another, b"2" * size)
+        payload = bytes([many, *range(many)])
+        wire.send(raw, wire.frames("rust"), payload, [*[number] * (many - 1), another])
+        os.close(number)
+        os.close(another)
+        regions = receiver.recv(TIMEOUT)
+        files = [region.duplicate_fd() for region in regions]
+        assert len({os.fstat(file).st_ino for file in files}) == 2
+        for file in files:
+            os.close(file)
+        regions.pop(0).close()
+        assert regions.pop() == b"2" * size
+        for region in regions:
+            assert region == b"1" * size
+            region.close()
 
 
 def _with_ends(codec: Any, numbers: Sequence[int]) -> bytes:

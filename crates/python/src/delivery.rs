@@ -70,9 +70,10 @@ impl Delivery {
     #[getter]
     fn handles(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         let handles = self.with(|message| Ok(std::mem::take(&mut message.handles)))?;
+        let copies = Arc::default();
         handles
             .into_iter()
-            .map(|received| handle::to_python(py, received))
+            .map(|received| handle::to_python(py, received, &copies))
             .collect()
     }
 
@@ -140,6 +141,18 @@ pub fn payload_of<'py>(py: Python<'py>, message: &Message) -> PyResult<Bound<'py
         message.copy_payload(copy);
         Ok(())
     })
+}
+
+/// A bytes object; MemoryError if there is no room for it.
+#[inline]
+pub fn bytes_object<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let (start, len) = (bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
+    #[allow(unsafe_code)]
+    // SAFETY: so many bytes are there, and are copied; a new bytes object comes back, or an exception is set.
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(start, len);
+        Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
+    }
 }
 
 /// The same, of a message that is still in its lane.

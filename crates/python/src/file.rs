@@ -47,14 +47,25 @@ impl File {
             State::Closed => Err(Error::Gone(Gone::Closed)),
         }
     }
+
+    /// The descriptor of a file that is closed by that, to be closed by the caller; None if it is not ours.
+    pub fn take(&self) -> Option<OwnedFd> {
+        last(std::mem::replace(&mut *self.state(), State::Closed))
+    }
 }
 
 /// Closing some files blocks for as long as a peer likes.
 fn close(state: State) {
-    if let State::Owned(file) = state
-        && let Some(file) = Arc::into_inner(file)
-    {
+    if let Some(file) = last(state) {
         descriptor::close_unknown(vec![file]);
+    }
+}
+
+/// The descriptor that is to be closed, unless somebody is sending it.
+fn last(state: State) -> Option<OwnedFd> {
+    match state {
+        State::Owned(file) => Arc::into_inner(file),
+        State::Borrowed(_) | State::Closed => None,
     }
 }
 

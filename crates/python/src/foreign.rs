@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_channel_transport::os::descriptor;
-use ipc_channel_transport::{Error, Gone, Receiver, Sender, SharedMemory};
+use ipc_channel_transport::{Copies, Error, Gone, Receiver, Sender};
 use pyo3::prelude::*;
 
 use crate::codec;
@@ -18,17 +18,21 @@ use crate::sender_end::SenderEnd;
 pub struct Foreign {
     fd: Mutex<Option<OwnedFd>>,
     socket: bool,
+    /// Those of its message.
+    copies: Arc<Copies>,
 }
 
 impl Foreign {
-    pub fn of(fd: OwnedFd) -> Foreign {
+    pub fn of(fd: OwnedFd, copies: Arc<Copies>) -> Foreign {
         Foreign {
+            copies,
             socket: descriptor::is_socket(fd.as_fd()),
             fd: Mutex::new(Some(fd)),
         }
     }
 
-    fn take(&self) -> Option<OwnedFd> {
+    /// The descriptor, unless it has become something.
+    pub fn take(&self) -> Option<OwnedFd> {
         self.fd
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -84,14 +88,14 @@ impl Foreign {
         Ok(ReceiverEnd::bare(receiver, label))
     }
 
-    /// A copy of the shared memory that it is. Raises ProtocolError.
+    /// A copy of the shared memory that it is, the same for all of the message that are the same. Raises ProtocolError.
     fn memory(&self, py: Python<'_>) -> PyResult<Memory> {
         let copied = py.detach(|| {
             let file = self.take_if(|fd| descriptor::check_memory(fd.as_fd()).map(drop))?;
-            SharedMemory::copy_of(&file)
+            self.copies.of(&file)
         });
         let region = copied.map_err(|e| errors::raise(py, e, Subject::Other))?;
-        Ok(Memory::of(Arc::new(region)))
+        Ok(Memory::of(region))
     }
 
     /// Close it, if it is nothing yet.

@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use ipc_channel_transport::{Handle, HandleRef, Received, SharedMemory};
-use pyo3::exceptions::PyTypeError;
+use ipc_channel_transport::os::descriptor;
+use ipc_channel_transport::{Copies, Handle, HandleRef, Received, SharedMemory};
+use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::errors::{self, Subject};
@@ -96,14 +98,38 @@ impl Held<'_> {
     }
 }
 
-/// A received handle as a bare object of this module.
-pub fn to_python(py: Python<'_>, received: Received) -> PyResult<Py<PyAny>> {
+/// A received handle as a bare object of this module. `copies` are those of its message.
+pub fn to_python(py: Python<'_>, received: Received, copies: &Arc<Copies>) -> PyResult<Py<PyAny>> {
     let label = received.label;
     Ok(match received.handle {
         Handle::Sender(sender) => Py::new(py, SenderEnd::bare(sender, label))?.into_any(),
         Handle::Receiver(receiver) => Py::new(py, ReceiverEnd::bare(receiver, label))?.into_any(),
         Handle::Memory(region) => Py::new(py, Memory::of(region))?.into_any(),
         Handle::File(file) => Py::new(py, File::owning(file))?.into_any(),
-        Handle::Foreign(fd) => Py::new(py, Foreign::of(fd))?.into_any(),
+        Handle::Foreign(fd) => Py::new(py, Foreign::of(fd, copies.clone()))?.into_any(),
     })
+}
+
+/// Closes received handles, and what was made of some, as their `close` does. Files of unknown kind are closed together:
+/// one of them may take as long as its sender likes, and each that is closed alone takes a thread and a moment.
+#[pyfunction]
+pub fn close_handles(py: Python<'_>, handles: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+    let mut unknown = Vec::new();
+    let mut outcome = Ok(());
+    for handle in handles {
+        if let Ok(file) = handle.cast::<File>() {
+            unknown.extend(file.get().take());
+        } else if let Ok(foreign) = handle.cast::<Foreign>() {
+            unknown.extend(foreign.get().take());
+        } else {
+            match handle.call_method0(intern!(py, "close")) {
+                Ok(_) => {}
+                // A half-decoded object may still hold a view of shared memory; its region is freed with the view.
+                Err(error) if error.is_instance_of::<PyBufferError>(py) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+    }
+    py.detach(|| descriptor::close_unknown(unknown));
+    outcome
 }

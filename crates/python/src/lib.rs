@@ -39,6 +39,8 @@ mod _core {
     #[pymodule_export]
     use foreign::Foreign;
     #[pymodule_export]
+    use handle::close_handles;
+    #[pymodule_export]
     use listener::{Listener, connect};
     #[pymodule_export]
     use memory::Memory;

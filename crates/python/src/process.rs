@@ -80,7 +80,7 @@ pub fn open_envelope(py: Python<'_>, fd: RawFd) -> PyResult<Py<PyAny>> {
     let envelope = adopt(py, fd, os::descriptor::check_channel_socket)?;
     let twin = os::descriptor::duplicate(envelope.as_fd());
     match twin.and_then(transport::envelope::open) {
-        Ok(received) => handle::to_python(py, received),
+        Ok(received) => handle::to_python(py, received, &Arc::default()),
         Err(error) => {
             let _ = envelope.into_raw_fd();
             Err(errors::raise(py, error, Subject::Other))

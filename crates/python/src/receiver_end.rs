@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::codec::{self, Plug};
-use crate::delivery::{View, copy_of};
+use crate::delivery::{View, bytes_object, copy_of};
 use crate::errors::{self, Subject};
 use crate::sender_end::{Counters, state_name};
 use crate::timeout;
@@ -276,6 +276,13 @@ impl Receiving {
                 Ok(payload) => Ok(Received::Payload(payload.unbind())),
                 Err(error) => {
                     // Not taken: it can be received again when there is memory.
+                    failure = Some(error);
+                    Err(Error::Empty)
+                }
+            },
+            Taken::Bytes(bytes) => match bytes_object(py, bytes) {
+                Ok(payload) => Ok(Received::Payload(payload.unbind())),
+                Err(error) => {
                     failure = Some(error);
                     Err(Error::Empty)
                 }

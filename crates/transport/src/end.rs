@@ -397,6 +397,8 @@ impl End {
         let mut inner = self.inner.lock();
         let socket = inner.open()?.clone();
         for readiness in inner.watching.iter().filter_map(Weak::upgrade) {
+            // It may be there, if this has been tried before and could not be finished.
+            readiness.epoll.remove(epoll.as_fd());
             readiness.epoll.add(epoll.as_fd(), 2, Interest::Readable)?;
             readiness.epoll.remove(socket.as_fd());
         }

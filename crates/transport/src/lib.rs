@@ -39,4 +39,4 @@ pub use one_shot::{Listener, connect};
 pub use receiver::{Moving, Receiver, Vain};
 pub use receiver_set::{Event, ReceiverSet};
 pub use sender::{Outgoing, Sender, channel, channel_of_frames};
-pub use shared_memory::SharedMemory;
+pub use shared_memory::{Copies, SharedMemory};

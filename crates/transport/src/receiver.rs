@@ -9,7 +9,7 @@ use crate::end::{End, Gone, Hint, Readiness};
 use crate::error::{Error, Result};
 use crate::frames::reader::Reader;
 use crate::intake::{Intake, Plain, Taken};
-use crate::message::Message;
+use crate::message::{Body, Message};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
 use crate::os::{clock, descriptor, fork, process, system};
@@ -97,6 +97,7 @@ impl Receiver {
         self.try_take(&mut |taken| {
             Ok(match taken {
                 Taken::Plain(plain) => plain.into_message(),
+                Taken::Bytes(bytes) => Message::plain(Body::Inline(bytes.to_vec())),
                 Taken::Message(message) => message,
             })
         })

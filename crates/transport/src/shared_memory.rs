@@ -21,6 +21,30 @@ struct Inner {
     views: usize,
 }
 
+/// Copies of what came in one message from a Rust program. Whoever sends a region many times has paid for it once; so it is
+/// copied once.
+#[derive(Debug, Default)]
+pub struct Copies(Lock<Vec<((u64, u64), Arc<SharedMemory>)>>);
+
+impl Copies {
+    /// As [`SharedMemory::copy_of`], of a file that was received with the others.
+    pub fn of(&self, file: &OwnedFd) -> Result<Arc<SharedMemory>> {
+        descriptor::check_memory(file.as_fd())?;
+        // All of them were open at one time, so none has the number of another that was closed before.
+        let identity = descriptor::identity(file.as_fd())?;
+        let known = |copies: &[((u64, u64), Arc<SharedMemory>)]| {
+            let mut all = copies.iter();
+            all.find_map(|(of, copy)| (*of == identity).then(|| copy.clone()))
+        };
+        if let Some(copy) = known(&self.0.lock()) {
+            return Ok(copy);
+        }
+        let copy = Arc::new(SharedMemory::copy_of(file)?);
+        self.0.lock().push((identity, copy.clone()));
+        Ok(copy)
+    }
+}
+
 /// A region. It never changes size; once frozen it never changes at all.
 #[derive(Debug)]
 pub struct SharedMemory {

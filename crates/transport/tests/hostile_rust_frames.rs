@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use ends::soon;
 use ipc_channel_transport::os::{memory, socket};
-use ipc_channel_transport::wire::rust::{First, Version};
+use ipc_channel_transport::wire::rust::{First, MOST_FDS, Version};
 use ipc_channel_transport::{Error, Receiver};
 use proptest::prelude::*;
 
@@ -175,6 +175,64 @@ fn a_message_that_is_its_own_rest() {
     assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
     drop(socket);
     assert!(matches!(receiver.recv(soon()), Err(Error::Disconnected)));
+}
+
+#[test]
+fn more_descriptors_than_the_crate_sends() {
+    for version in VERSIONS {
+        let forger = Forger::new(version);
+        for (payload, total) in [(b"a", 1), (b"a", 2)] {
+            let packet = forger.packet(payload, total);
+            let (sent, witness) = witness();
+            forger.refused(&packet, &vec![sent.as_raw_fd(); MOST_FDS + 1]);
+            drop(sent);
+            assert!(is_closed(&witness));
+        }
+        let (sent, _witness) = witness();
+        forger.send(&forger.packet(b"a", 1), &[sent.as_raw_fd(); MOST_FDS]);
+        let message = forger.receiver.recv(soon()).unwrap();
+        assert_eq!(message.handles.len(), MOST_FDS);
+    }
+}
+
+#[test]
+fn another_process_takes_messages_too() {
+    for theirs in [1, 30, 55] {
+        let forger = Forger::new(Version::Current);
+        let thief = forger.receiver.end().socket().unwrap();
+        for number in 0..60u8 {
+            forger.send(&forger.packet(&[number], 1), &[]);
+        }
+        for number in 0..20u8 {
+            let message = forger.receiver.recv(soon()).unwrap();
+            assert_eq!(message.payload(), [number]);
+        }
+        let (sent, witness) = witness();
+        forger.send(&forger.packet(b"x", 1), &[sent.as_raw_fd()]);
+        drop(sent);
+        for _ in 0..theirs {
+            socket::discard(thief.as_fd()).unwrap();
+        }
+        for _ in 0..60 {
+            forger.send(&forger.packet(b"y", 1), &[]);
+        }
+        // What is left of the first, the one with a descriptor, or an error for it; then the others.
+        let mut numbers = 20 + theirs;
+        for _ in 0..(41 - theirs).max(0) {
+            match forger.receiver.recv(soon()) {
+                Ok(message) if message.payload() == b"x" => assert_eq!(message.handles.len(), 1),
+                Ok(message) => assert_eq!(message.payload(), [numbers as u8]),
+                Err(Error::Protocol(_)) => assert_eq!(numbers, 60),
+                Err(other) => panic!("{other:?}"),
+            }
+            numbers += 1;
+        }
+        assert!(is_closed(&witness));
+        while let Ok(message) = forger.receiver.try_recv() {
+            assert_eq!(message.payload(), b"y");
+        }
+        forger.goes_on();
+    }
 }
 
 #[test]

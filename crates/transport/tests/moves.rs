@@ -73,6 +73,7 @@ fn numbers(receiver: &Receiver, pause: Duration) -> Vec<u64> {
             }
             Ok(match taken {
                 Taken::Plain(plain) => plain.into_message(),
+                Taken::Bytes(bytes) => unreachable!("{bytes:?} in a channel of our own"),
                 Taken::Message(message) => message,
             })
         });

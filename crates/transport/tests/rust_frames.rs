@@ -15,8 +15,8 @@ use ipc_channel_transport::os::socket::{self, Peeked, Took};
 use ipc_channel_transport::os::{descriptor, memory};
 use ipc_channel_transport::wire::rust::{MOST_FDS, Version, buffer_size};
 use ipc_channel_transport::{
-    Deadline, Error, Handle, HandleRef, Receiver, ReceiverSet, Sender, SharedMemory, channel,
-    channel_of_frames,
+    Copies, Deadline, Error, Handle, HandleRef, Receiver, ReceiverSet, Sender, SharedMemory,
+    channel, channel_of_frames,
 };
 
 const VERSIONS: [Version; 3] = [Version::Current, Version::V0_21, Version::V0_20];
@@ -36,7 +36,7 @@ fn inward(version: Version) -> (OwnedFd, Receiver) {
 fn take(socket: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut bytes = Vec::with_capacity(1 << 20);
     match socket::take_into(socket.as_fd(), 0, &mut bytes, 1 << 20).unwrap() {
-        Took::Packet { len, fds } => {
+        Took::Packet { len, fds, .. } => {
             assert_eq!(len, bytes.len());
             (bytes, fds)
         }
@@ -417,6 +417,22 @@ fn regions_are_copied_and_must_be_memory_that_was_paid_for() {
         SharedMemory::copy_of(&pipe),
         Err(Error::Protocol(_))
     ));
+}
+
+#[test]
+fn a_region_that_came_twice_is_copied_once() {
+    let [one, another] = [b"one", b"two"].map(|content| {
+        let file = memory::create("test", 3).unwrap();
+        memory::write_all(file.as_fd(), &[content]).unwrap();
+        file
+    });
+    let again = descriptor::duplicate(one.as_fd()).unwrap();
+    let copies = Copies::default();
+    let [first, second, third] = [&one, &another, &again].map(|file| copies.of(file).unwrap());
+    assert!(Arc::ptr_eq(&first, &third) && !Arc::ptr_eq(&first, &second));
+    // What is no memory is refused here as well.
+    let (pipe, _other) = rustix::pipe::pipe().unwrap();
+    assert!(matches!(copies.of(&pipe), Err(Error::Protocol(_))));
 }
 
 #[test]

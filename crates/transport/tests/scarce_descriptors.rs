@@ -5,10 +5,14 @@
 
 mod ends;
 
-use std::os::fd::AsFd;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ends::{LARGE, drain, foreign_sender, laned_channel, open_lane, send, send_with, soon};
+use ipc_channel_transport::os::poll::{self, Epoll, Interest};
+use ipc_channel_transport::os::socket;
+use ipc_channel_transport::wire::rust::{MOST_FDS, Version};
 use ipc_channel_transport::{Error, HandleRef, Receiver, channel};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -102,6 +106,134 @@ fn a_message_without_room_for_its_descriptors_can_be_received_later() {
         drop(message);
         assert_eq!(receiver.try_recv().unwrap().payload(), b"the next");
     }
+}
+
+/// Sends a message as a Rust program does.
+fn put(socket: &OwnedFd, payload: &[u8], fds: &[RawFd]) {
+    let header = Version::Current.header(payload.len(), payload.len());
+    let parts = [IoSlice::new(header.bytes()), IoSlice::new(payload)];
+    let sent = socket::send(socket.as_fd(), &parts, fds).unwrap();
+    assert_eq!(sent, socket::Sent::Whole);
+}
+
+/// Breaks when a packet is taken without a look at it although it has descriptors. Whether it has is asked for many
+/// packets at a time, and so for others after some of them have been taken.
+#[test]
+fn a_message_from_a_rust_program_among_many_keeps_its_descriptors() {
+    let process = Process::alone();
+    for taken_before in [0, 5, 40, 99, 100] {
+        let (theirs, ours) = socket::duplex_pair().unwrap();
+        let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+        let numbers = |count: u32| {
+            for number in 0..count {
+                put(&theirs, &number.to_le_bytes(), &[]);
+            }
+        };
+        let taken = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                let message = receiver.try_recv().unwrap();
+                assert_eq!(message.payload(), number.to_le_bytes());
+            }
+        };
+        numbers(100);
+        taken(0..taken_before);
+        put(&theirs, b"five", &[theirs.as_raw_fd(); 5]);
+        numbers(60);
+        process.with_spare(2, || {
+            taken(taken_before..100);
+            refused(&receiver);
+        });
+        let message = receiver.try_recv().unwrap();
+        assert_eq!(message.payload(), b"five");
+        assert_eq!(message.handles.len(), 5);
+        taken(0..60);
+        assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
+    }
+}
+
+/// Breaks when messages that have begun and do not go on take all descriptors that there are, or when the channel's
+/// socket, from which nothing can be taken meanwhile, keeps telling that there is something.
+#[test]
+fn half_messages_from_a_rust_program_keep_few_descriptors() {
+    const EACH: usize = 60;
+    let _process = Process::alone();
+    let (theirs, ours) = socket::duplex_pair().unwrap();
+    let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+    let mut rests = Vec::new();
+    for number in 0..10u8 {
+        let (mine, given) = socket::duplex_pair().unwrap();
+        let mut fds = vec![theirs.as_raw_fd(); EACH];
+        fds.push(given.as_raw_fd());
+        let header = Version::Current.header(1, 2);
+        let beginning = [number];
+        let parts = [IoSlice::new(header.bytes()), IoSlice::new(&beginning)];
+        socket::send(theirs.as_fd(), &parts, &fds).unwrap();
+        rests.push(mine);
+    }
+    put(&theirs, b"whole", &[]);
+    // SAFETY: it is open as long as the receiver is.
+    let readable = unsafe { BorrowedFd::borrow_raw(receiver.fileno().unwrap()) };
+    let tells = || poll::is_ready(readable, Interest::Readable).unwrap();
+    let before = open_files();
+    for _ in 0..3 {
+        assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
+        // One of them is for the watch.
+        assert!(open_files() <= before + 2 * MOST_FDS + 1);
+        assert!(!tells());
+    }
+    // In any order: the last ones are not begun with.
+    for number in (0..10u8).rev() {
+        socket::send(rests[number as usize].as_fd(), &[IoSlice::new(b"!")], &[]).unwrap();
+    }
+    for number in 0..10u8 {
+        assert!(tells());
+        let message = receiver.try_recv().unwrap();
+        assert_eq!(message.payload(), [number, b'!']);
+        assert_eq!(message.handles.len(), EACH);
+    }
+    assert!(tells());
+    assert_eq!(receiver.try_recv().unwrap().payload(), b"whole");
+    assert!(!tells());
+}
+
+/// Breaks when a watch that could not be completed is taken for complete.
+#[test]
+fn a_half_message_is_watched_as_soon_as_that_is_possible() {
+    let _process = Process::alone();
+    let (theirs, ours) = socket::duplex_pair().unwrap();
+    let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+    let (rest, given) = socket::duplex_pair().unwrap();
+    let header = Version::Current.header(1, 2);
+    let parts = [IoSlice::new(header.bytes()), IoSlice::new(b"a")];
+    socket::send(theirs.as_fd(), &parts, &[given.as_raw_fd()]).unwrap();
+    drop(given);
+    let _another_watch = receiver.watch().unwrap();
+    // SAFETY: it is open as long as the receiver is.
+    let readable = unsafe { BorrowedFd::borrow_raw(receiver.fileno().unwrap()) };
+    let tells = || poll::is_ready(readable, Interest::Readable).unwrap();
+    {
+        // One inside the other, as many as the kernel allows: what is innermost can contain no other.
+        let mut nested: Vec<Epoll> = Vec::new();
+        loop {
+            let outer = Epoll::new().unwrap();
+            let inner = nested.last().map_or(readable, AsFd::as_fd);
+            if outer.add(inner, 0, Interest::Readable).is_err() {
+                break;
+            }
+            nested.push(outer);
+        }
+        for _ in 0..3 {
+            let outcome = receiver.try_recv();
+            assert!(matches!(outcome, Err(Error::Kernel { .. })), "{outcome:?}");
+            assert!(tells(), "that it must be looked at");
+        }
+    }
+    assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
+    assert!(!tells());
+    socket::send(rest.as_fd(), &[IoSlice::new(b"b")], &[]).unwrap();
+    assert!(tells());
+    assert_eq!(receiver.try_recv().unwrap().payload(), b"ab");
+    assert!(!tells());
 }
 
 /// Breaks when a receiver accepts all connections at a door before it takes what it has: each of them is a

@@ -5,11 +5,11 @@ receive other messages. So each thread keeps a stack of frames: one for each mes
 innermost last. A frame lives for one call of a codec; no handle outlasts it there.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from ipc_channel._core import close_handles
 from ipc_channel.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -108,17 +108,11 @@ class Incoming:
     def release(self) -> None:
         """Close the handles that were not claimed."""
         unclaimed, self._unclaimed = self._unclaimed, []
-        for handle in unclaimed:
-            if handle is not None:
-                handle.close()
+        close_handles([handle for handle in unclaimed if handle is not None])
 
     def discard(self) -> None:
         """Close everything, claimed or not: the message could not be decoded."""
-        for thing in (*self._made, *self._unclaimed):
-            if thing is not None:
-                # A half-decoded object may still hold a view of shared memory; its region is freed with the view.
-                with contextlib.suppress(BufferError):
-                    thing.close()
+        close_handles([thing for thing in (*self._made, *self._unclaimed) if thing is not None])
 
 
 class _Stack(threading.local):

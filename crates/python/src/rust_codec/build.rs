@@ -12,9 +12,9 @@ use pyo3::types::{PyBool, PyByteArray, PyDict, PyString, PyTuple};
 use serde_plan::decode::Build;
 use serde_plan::fault::{Cause, Step};
 
-use super::bytes_object;
 use super::shapes::{Object, Shape};
 use super::source::{show, step};
+use crate::delivery::bytes_object;
 
 type Part<T> = Result<T, Cause<PyErr>>;
 

@@ -10,7 +10,6 @@ mod source;
 use std::cell::Cell;
 
 use pyo3::exceptions::{PyException, PyMemoryError, PyTypeError, PyValueError};
-use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,6 +21,7 @@ use serde_plan::fault::{Cause, Fault};
 use serde_plan::plan::{FREE_VALUES, Plan, PlanError};
 use serde_plan::postcard::Postcard;
 
+use crate::delivery::bytes_object;
 use crate::errors;
 use crate::parcel::Parcel;
 use build::with_builder;
@@ -191,17 +191,5 @@ impl RustPlan {
         let raised = PyErr::from_type(class, format!("{path}: {}", error.value(py)));
         raised.set_cause(py, if same { error.cause(py) } else { Some(error) });
         raised
-    }
-}
-
-/// A bytes object; MemoryError if there is no room for it.
-#[inline]
-fn bytes_object<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    let (start, len) = (bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
-    #[allow(unsafe_code)]
-    // SAFETY: so many bytes are there, and are copied; a new bytes object comes back, or an exception is set.
-    unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(start, len);
-        Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
     }
 }

@@ -6,6 +6,7 @@
 //! so a send never waits here either. What a [`reader::Reader`] has of a large message is kept until the rest has come.
 
 pub mod meeting;
+mod outlook;
 pub mod reader;
 mod service;
 pub mod writer;

@@ -12,6 +12,7 @@
 //! One whose sender has gone was never sent: it is dropped without a word, and everybody else's messages go on. (The
 //! crate ends the whole channel there.)
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -19,21 +20,37 @@ use rustix::io::Errno;
 
 use crate::end::{End, Gone, Hint, Resident};
 use crate::error::{Error, Result};
+use crate::frames::outlook::Outlook;
 use crate::intake::Taken;
 use crate::message::{Body, Handle, Message, Received};
 use crate::os::descriptor::{self, Leftovers};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::socket::{self, Peeked, Took};
 use crate::sync::Lock;
-use crate::wire::rust::{First, MAX_HEADER, Version, buffer_size, forged, take_dedicated};
+use crate::wire::rust::{
+    First, MAX_HEADER, MOST_FDS, Version, WITHOUT_REST, buffer_size, forged, take_dedicated,
+};
 
 /// Messages under way at a time; further ones stay in the channel's socket until one of these has come.
 const MOST_PARTIAL: usize = 64;
+/// Descriptors that messages under way may keep, the sockets for their rest included. One message is always let in.
+const MOST_FDS_KEPT: usize = 2 * MOST_FDS;
 /// Packets of one message taken in one look: whoever sends without end gets no more.
 const PACKETS_A_LOOK: usize = 256;
 /// Room that is made for what has been announced and has not come.
 const ROOM: usize = 256 << 10;
 const PRIMARY: u64 = u64::MAX;
+/// More than a socket holds, unless somebody has enlarged it.
+const MOST_AT_HAND: usize = 256 << 10;
+
+thread_local! {
+    // Where packets are put of which it is not known how long they are. The kernel gives pages as they are used.
+    static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_AT_HAND].into());
+}
+
+/// What is said of a packet that others have taken.
+const ANOTHER_PROCESS: &str =
+    "is not the one that was there before: another process receives here too";
 
 /// A message of which a part has come.
 #[derive(Debug)]
@@ -64,14 +81,21 @@ struct State {
     /// None once the end has left.
     primary: Option<Arc<OwnedFd>>,
     gone: Option<Gone>,
+    outlook: Outlook,
     partial: Vec<Partial>,
     next_token: u64,
     /// The channel's socket and those of partial messages, once there have been some.
     poll: Option<Arc<Epoll>>,
     /// The channel's socket is in `poll`.
     listens: bool,
+    /// What is polled for news is `poll` instead of the socket.
+    behind: bool,
+    /// `poll` does not tell of everything.
+    unwatched: bool,
     /// The channel's socket has come to its end, and messages are under way.
     ended: bool,
+    /// What is first in the channel's socket has too many descriptors to be under way beside what is.
+    crowded: bool,
     end: Weak<End>,
     /// It is being given to another process: nothing may be taken here.
     moving: bool,
@@ -102,11 +126,15 @@ impl Reader {
             state: Lock::new(State {
                 primary: Some(primary),
                 gone: None,
+                outlook: Outlook::default(),
                 partial: Vec::new(),
                 next_token: 0,
                 poll: None,
                 listens: false,
+                behind: false,
+                unwatched: false,
                 ended: false,
+                crowded: false,
                 end: Weak::new(),
                 moving: false,
             }),
@@ -153,14 +181,14 @@ impl Reader {
 
     /// Makes sure that the descriptors tell of the next message. False if one is in memory already.
     pub fn rest(&self) -> bool {
-        self.state.lock().first_decided().is_none()
+        self.state.lock().is_quiet()
     }
 
     /// Whoever waits for the end is told of what is in memory, or can rely on the descriptors again.
     pub fn settle(&self, end: &End) {
         // Under the lock, so that what is said last is true.
         let state = self.state.lock();
-        let quiet = state.first_decided().is_none();
+        let quiet = state.is_quiet();
         if !quiet {
             end.wake();
         }
@@ -178,6 +206,7 @@ impl Reader {
             ));
         }
         state.moving = moving;
+        state.outlook.forget();
         Ok(())
     }
 
@@ -214,7 +243,9 @@ impl Resident for Reader {
         let mut state = self.state.lock();
         let partial = std::mem::take(&mut state.partial);
         let poll = state.poll.take();
-        (state.listens, state.ended) = (false, false);
+        (state.listens, state.behind, state.unwatched) = (false, false, false);
+        (state.ended, state.crowded) = (false, false);
+        state.outlook.forget();
         drop(state);
         drop((partial, poll));
     }
@@ -256,8 +287,12 @@ impl Partial {
             match socket::take_into(self.rest.as_fd(), 0, &mut self.payload, room)? {
                 Took::Nothing => break,
                 Took::End => self.fate = Fate::Abandoned,
-                Took::Packet { len, mut fds } => {
-                    if !fds.is_empty() || len > room {
+                Took::Packet {
+                    len,
+                    mut fds,
+                    fds_missing,
+                } => {
+                    if !fds.is_empty() || fds_missing || len > room {
                         self.fate = Fate::Forged;
                     }
                     leftovers.spent.append(&mut fds);
@@ -289,6 +324,13 @@ impl State {
         if self.moving {
             return Err(Error::Gone(Gone::Sent));
         }
+        // Of a message in parts, the first packet has a descriptor; see the module about the order.
+        if self.partial.is_empty()
+            && let Some(primary) = &self.primary
+            && self.outlook.is_clear(primary.as_fd(), MOST_AT_HAND)
+        {
+            return self.take_plain(version, deliver, leftovers);
+        }
         match self.look(version, leftovers)? {
             Next::Partial(index) => {
                 let partial = self.remove(index);
@@ -299,6 +341,11 @@ impl State {
                 }
                 leftovers.spent.push(partial.rest);
                 deliver(Taken::Message(message(partial.payload, partial.fds)))
+            }
+            Next::Whole(first, fds)
+                if fds.is_empty() && version.header_len() + first.here <= MOST_AT_HAND =>
+            {
+                self.take_plain(version, deliver, leftovers)
             }
             Next::Whole(first, fds) => {
                 let payload = match self.take_first(version, first) {
@@ -313,11 +360,50 @@ impl State {
             Next::Damaged(error, fds) => {
                 leftovers.begin_message(fds);
                 if let Some(primary) = &self.primary {
+                    self.outlook.forget();
                     socket::discard(primary.as_fd())?;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Takes the packet that is first in the channel's socket, which has no descriptors beside it, and is a message.
+    fn take_plain<R>(
+        &mut self,
+        version: Version,
+        deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+        leftovers: &mut Leftovers,
+    ) -> Result<R> {
+        let Some(primary) = &self.primary else {
+            return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
+        };
+        PACKET.with_borrow_mut(|packet| {
+            let len = match socket::take(primary.as_fd(), packet)? {
+                Took::Packet {
+                    len,
+                    fds,
+                    fds_missing: false,
+                } if fds.is_empty() && len <= packet.len() => len,
+                Took::Packet { mut fds, .. } => {
+                    self.outlook.forget();
+                    leftovers.spent.append(&mut fds);
+                    return forged(ANOTHER_PROCESS);
+                }
+                Took::Nothing => {
+                    self.outlook.forget();
+                    return forged(ANOTHER_PROCESS);
+                }
+                Took::End => return forged("is empty"),
+            };
+            self.outlook.took(len);
+            match version.read(&packet[..len.min(MAX_HEADER)], len)? {
+                first if first.is_whole() => {
+                    deliver(Taken::Bytes(&packet[version.header_len()..len]))
+                }
+                _ => forged(WITHOUT_REST),
+            }
+        })
     }
 
     /// Takes the packet that is first in the channel's socket, whose descriptors have been taken already.
@@ -327,9 +413,10 @@ impl State {
         };
         let mut payload = Vec::new();
         reserve(&mut payload, first.here, first.here)?;
+        self.outlook.forget();
         let header = version.header_len();
         match socket::take_into(primary.as_fd(), header, &mut payload, first.here)? {
-            Took::Packet { len, fds } => {
+            Took::Packet { len, fds, .. } => {
                 // Duplicates of what came with the look.
                 drop(fds);
                 if len == header + first.here {
@@ -338,7 +425,7 @@ impl State {
             }
             Took::Nothing | Took::End => {}
         }
-        forged("is not the one that was there before: another process receives here too")
+        forged(ANOTHER_PROCESS)
     }
 
     /// What can be taken next, left where it is; but messages that are larger than a packet come in.
@@ -353,12 +440,15 @@ impl State {
             let Some(primary) = self.primary.clone() else {
                 return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
             };
-            if self.ended || self.partial.len() >= MOST_PARTIAL {
+            if !self.takes_more() {
                 break;
             }
             let mut beginning = [0; MAX_HEADER];
             let (len, fds) = match socket::peek(primary.as_fd(), &mut beginning)? {
-                Peeked::Nothing => break,
+                Peeked::Nothing => {
+                    self.outlook.forget();
+                    break;
+                }
                 Peeked::End if self.partial.is_empty() => return Err(Error::Disconnected),
                 Peeked::End => {
                     self.ended = true;
@@ -385,9 +475,15 @@ impl State {
                 leftovers.spent.extend(fds);
                 return Ok(Next::Partial(index));
             }
-            match version.read(&beginning[..len.min(MAX_HEADER)], len) {
+            match check(version, &beginning[..len.min(MAX_HEADER)], len, &fds) {
                 Err(error) => return Ok(Next::Damaged(error, fds)),
                 Ok(first) if first.is_whole() => return Ok(Next::Whole(first, fds)),
+                Ok(_)
+                    if self.fds_kept() + fds.len() > MOST_FDS_KEPT && !self.partial.is_empty() =>
+                {
+                    leftovers.spent.extend(fds);
+                    self.crowded = true;
+                }
                 Ok(first) => {
                     if let Some(damaged) = self.begin(version, first, fds)? {
                         return Ok(damaged);
@@ -429,6 +525,21 @@ impl State {
         Ok(None)
     }
 
+    /// Whether packets can be taken from the channel's socket now.
+    fn takes_more(&self) -> bool {
+        !self.ended && !self.crowded && self.partial.len() < MOST_PARTIAL
+    }
+
+    fn fds_kept(&self) -> usize {
+        let each = self.partial.iter().map(|partial| partial.fds.len() + 1);
+        each.sum()
+    }
+
+    /// Whether the descriptors tell of everything that can be taken.
+    fn is_quiet(&self) -> bool {
+        !self.unwatched && self.first_decided().is_none()
+    }
+
     fn first_decided(&self) -> Option<usize> {
         self.partial.iter().position(Partial::is_decided)
     }
@@ -451,36 +562,43 @@ impl State {
         if let Some(poll) = self.poll.as_ref().filter(|_| partial.watched) {
             poll.remove(partial.rest.as_fd());
         }
+        self.crowded = false;
         if self.partial.is_empty() {
             self.ended = false;
         }
-        // What cannot be watched now is watched after the next look.
+        // If that fails, `rest` says that there is something to be looked at.
         let _ = self.watch();
         partial
     }
 
-    /// Makes `poll` tell of everything that could bring news.
+    /// Makes `poll` tell of everything that could bring news. Where that fails, each look tries again.
     fn watch(&mut self) -> Result<()> {
+        let outcome = self.complete_poll();
+        self.unwatched = outcome.is_err();
+        outcome
+    }
+
+    fn complete_poll(&mut self) -> Result<()> {
         let Some(primary) = &self.primary else {
             return Ok(());
         };
         if self.partial.is_empty() && self.poll.is_none() {
             return Ok(());
         }
+        // Kept before anything is added to it, so that what fails below can be made up for.
         let poll = match &self.poll {
             Some(poll) => poll.clone(),
             None => {
                 let poll = Arc::new(Epoll::new()?);
-                poll.add(primary.as_fd(), PRIMARY, Interest::Readable)?;
-                self.listens = true;
-                poll
+                (self.listens, self.behind) = (false, false);
+                self.poll.insert(poll).clone()
             }
         };
-        let listens = !self.ended && self.partial.len() < MOST_PARTIAL;
+        let listens = self.takes_more();
         if listens && !self.listens {
             poll.add(primary.as_fd(), PRIMARY, Interest::Readable)?;
         } else if self.listens && !listens {
-            // Its end would be told of again and again.
+            // Its end, or what cannot be taken now, would be told of again and again.
             poll.remove(primary.as_fd());
         }
         self.listens = listens;
@@ -491,14 +609,22 @@ impl State {
                 partial.watched = true;
             }
         }
-        if self.poll.is_none() {
+        if !self.behind {
             if let Some(end) = self.end.upgrade() {
                 end.set_behind(&poll)?;
             }
-            self.poll = Some(poll);
+            self.behind = true;
         }
         Ok(())
     }
+}
+
+/// What a first packet is, unless the crate would not have sent it.
+fn check(version: Version, beginning: &[u8], len: usize, fds: &[OwnedFd]) -> Result<First> {
+    if fds.len() > MOST_FDS {
+        return forged("has more descriptors beside it than the crate sends");
+    }
+    version.read(beginning, len)
 }
 
 fn message(payload: Vec<u8>, fds: Vec<OwnedFd>) -> Message {

@@ -64,6 +64,8 @@ const MOST_ALONE: u32 = 4096;
 pub enum Taken<'a> {
     /// Nothing but a payload, in a lane.
     Plain(Plain<'a>),
+    /// The same, in memory of this thread. It has been taken already: if it is refused, it is lost.
+    Bytes(&'a [u8]),
     /// Anything.
     Message(Message),
 }

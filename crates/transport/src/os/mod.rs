@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod descriptor;
 pub mod fork;
+pub mod in_flight;
 pub mod memory;
 pub mod place;
 pub mod poll;

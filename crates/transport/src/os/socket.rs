@@ -21,6 +21,8 @@ pub const MAX_FDS_A_PACKET: usize = 253;
 // Room for the descriptors and for every other control message a socket of this kind can produce.
 const CONTROL_LEN: usize = 2048;
 const SCM_PIDFD: libc::c_int = 4;
+/// Packets up to this size are put together before they are sent.
+const SMALL: usize = 2048;
 
 #[repr(C, align(16))]
 struct Control([MaybeUninit<u8>; CONTROL_LEN]);
@@ -103,6 +105,23 @@ fn send_flagged(
     fds: &[RawFd],
     flags: libc::c_int,
 ) -> Result<Sent> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | flags;
+    let mut joined = [MaybeUninit::uninit(); SMALL];
+    if fds.is_empty()
+        && let Some(bytes) = join(parts, &mut joined)
+    {
+        return until_sent("send", || {
+            // SAFETY: the pointer and the length are those of a slice.
+            unsafe {
+                libc::send(
+                    socket.as_raw_fd(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    flags,
+                )
+            }
+        });
+    }
     let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
     // SAFETY: a msghdr of zeroes is a valid empty one.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -127,16 +146,31 @@ fn send_flagged(
             ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), bytes);
         }
     }
-    loop {
+    until_sent("sendmsg", || {
         // SAFETY: `message` points to live iovecs (IoSlice has iovec's layout) and control data.
-        let sent = unsafe {
-            libc::sendmsg(
-                socket.as_raw_fd(),
-                &message,
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | flags,
-            )
-        };
-        if sent >= 0 {
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) }
+    })
+}
+
+/// The parts of a small packet, one behind the other: to copy them takes less time than the kernel does to read a list
+/// of them. None if it is not small.
+#[inline]
+fn join<'a>(parts: &[IoSlice<'_>], room: &'a mut [MaybeUninit<u8>; SMALL]) -> Option<&'a [u8]> {
+    let mut len = 0;
+    for part in parts {
+        let place = room.get_mut(len..len + part.len())?;
+        // SAFETY: `place` is as long as `part` and does not overlap it, being borrowed for writing.
+        unsafe { ptr::copy_nonoverlapping(part.as_ptr(), place.as_mut_ptr().cast(), part.len()) };
+        len += part.len();
+    }
+    // SAFETY: the first `len` bytes have just been written.
+    Some(unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), len) })
+}
+
+#[inline]
+fn until_sent(name: &'static str, send: impl Fn() -> isize) -> Result<Sent> {
+    loop {
+        if send() >= 0 {
             return Ok(Sent::Whole);
         }
         match last_errno() {
@@ -145,7 +179,7 @@ fn send_flagged(
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => {
                 return Err(Error::ReceiverGone);
             }
-            e => return Err(Error::kernel("sendmsg", e)),
+            e => return Err(Error::kernel(name, e)),
         }
     }
 }
@@ -381,7 +415,31 @@ pub enum Took {
         len: usize,
         /// Descriptors that came beside it.
         fds: Vec<OwnedFd>,
+        /// Further ones are lost: this process is at its limit on open files.
+        fds_missing: bool,
     },
+}
+
+/// Takes a packet off a queue. Its beginning is copied to `buffer`.
+pub fn take(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Took> {
+    receive(socket, buffer, libc::MSG_TRUNC).map(Took::of)
+}
+
+impl Took {
+    fn of(packet: Option<Packet>) -> Took {
+        match packet {
+            None => Took::Nothing,
+            Some(packet) if packet.len == 0 => {
+                descriptor::close_unknown(packet.fds);
+                Took::End
+            }
+            Some(packet) => Took::Packet {
+                len: packet.len,
+                fds: packet.fds,
+                fds_missing: packet.fds_missing,
+            },
+        }
+    }
 }
 
 /// Takes a packet off a queue and appends its bytes, after the first `skip` ones, to `bytes`: `most` at most, for
@@ -405,22 +463,13 @@ pub fn take_into(
             iov_len: most,
         },
     ];
-    match receive_parts(socket, &mut parts, libc::MSG_TRUNC)? {
-        None => Ok(Took::Nothing),
-        Some(packet) if packet.len == 0 => {
-            descriptor::close_unknown(packet.fds);
-            Ok(Took::End)
-        }
-        Some(packet) => {
-            let written = packet.len.saturating_sub(skip).min(most);
-            // SAFETY: the kernel has written so many bytes behind the old length, and the capacity has room.
-            unsafe { bytes.set_len(bytes.len() + written) };
-            Ok(Took::Packet {
-                len: packet.len,
-                fds: packet.fds,
-            })
-        }
+    let took = Took::of(receive_parts(socket, &mut parts, libc::MSG_TRUNC)?);
+    if let Took::Packet { len, .. } = &took {
+        let written = len.saturating_sub(skip).min(most);
+        // SAFETY: the kernel has written so many bytes behind the old length, and the capacity has room.
+        unsafe { bytes.set_len(bytes.len() + written) };
     }
+    Ok(took)
 }
 
 struct Packet {

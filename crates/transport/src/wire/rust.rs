@@ -176,9 +176,12 @@ pub fn take_dedicated(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd> {
                 Err(error)
             }
         },
-        None => forged("is not the whole message and does not say where the rest comes"),
+        None => forged(WITHOUT_REST),
     }
 }
+
+/// What is said of a first packet that has no socket beside it and should have.
+pub const WITHOUT_REST: &str = "is not the whole message and does not say where the rest comes";
 
 /// A packet from the peer that is none of the crate's.
 pub fn forged<T>(what: &str) -> Result<T> {
