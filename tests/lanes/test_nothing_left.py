@@ -379,7 +379,7 @@ def test_what_is_drained_is_given_back() -> None:
                 sender.send(bytes([number]) * 400_000)
             for number in range(250):
                 assert receiver.recv(TIMEOUT) == bytes([number]) * 400_000
-            assert memory_held() - start <= 40 * MIB
+            assert memory_held() - start <= 6 * MIB
 
 
 def test_a_backlog_of_small_messages_is_given_back() -> None:
@@ -392,7 +392,7 @@ def test_a_backlog_of_small_messages_is_given_back() -> None:
             assert memory_held() - start <= 150 * MIB, "much more than the messages"
             for _ in range(300_000):
                 assert len(receiver.recv(TIMEOUT)) == 200
-            assert memory_held() - start <= 40 * MIB
+            assert memory_held() - start <= 4 * MIB
 
 
 def test_memory_of_senders_that_died_goes_with_their_messages() -> None:

@@ -161,6 +161,21 @@ fn statistics_count_what_is_unread_in_a_ring_that_was_left() {
     assert_eq!(drain(&receiver), (REST + NEW) as usize);
 }
 
+/// Breaks when the consumer takes what was skipped without ever having had pages for a lie.
+#[test]
+fn a_backlog_behind_a_large_message_at_the_rings_start() {
+    let (sender, receiver) = laned_channel();
+    for backlog in [1, 1, 2, 3, 5, 1, 40] {
+        for number in 0..backlog {
+            send(&sender, &numbered(number, 1 << 20)).unwrap();
+        }
+        for number in 0..backlog {
+            let message = receiver.try_recv().unwrap();
+            assert_eq!(message.payload(), numbered(number, 1 << 20));
+        }
+    }
+}
+
 /// Breaks when a message goes to fresh pages although what was there before it has been read and let go.
 #[test]
 fn large_messages_that_are_let_go_one_after_the_other_share_their_pages() {

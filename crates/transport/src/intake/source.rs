@@ -26,7 +26,7 @@ pub(super) struct Source {
     pub(super) awake: bool,
     /// The producer waits for room and has not been rung for yet.
     pub(super) owed: bool,
-    /// What lies beyond was not there at the last look: how far the lane was.
+    /// How far the lane was at the last look, or when it was found since: what lies beyond was not there.
     pub(super) seen: u64,
     /// Packets taken from the connection since the last look.
     pub(super) since: u32,

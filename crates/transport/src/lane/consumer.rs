@@ -239,8 +239,10 @@ impl Consumer {
             return Ok(());
         }
         // What is unread has pages. A SKIP may stand for some that were never made; but not for more than the record
-        // behind it takes, or the ones before it do.
-        let most = memory::allocated(self.file.as_fd())?.saturating_mul(2);
+        // behind it takes, or the ones before it do. Only the one that leads to a ring's start when everything there
+        // has been read may stand for nearly the whole ring; so there is one of them, and we are still before it.
+        let pages = memory::allocated(self.file.as_fd())?;
+        let most = pages.saturating_mul(2).saturating_add(self.place.len);
         if available > most {
             return damaged("says that it holds more than it can");
         }
