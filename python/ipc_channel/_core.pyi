@@ -40,6 +40,7 @@ __all__ = [
     "adopt_sender",
     "open_envelope",
     "channel",
+    "close_handles",
     "close_inherited",
     "connect",
     "decode",

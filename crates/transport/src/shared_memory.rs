@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::os::descriptor;
+use crate::os::descriptor::{self, Identity};
 use crate::os::memory::{self, Access, Mapping};
 use crate::sync::Lock;
 
@@ -24,7 +24,7 @@ struct Inner {
 /// Copies of what came in one message from a Rust program. Whoever sends a region many times has paid for it once; so it is
 /// copied once.
 #[derive(Debug, Default)]
-pub struct Copies(Lock<Vec<((u64, u64), Arc<SharedMemory>)>>);
+pub struct Copies(Lock<Vec<(Identity, Arc<SharedMemory>)>>);
 
 impl Copies {
     /// As [`SharedMemory::copy_of`], of a file that was received with the others.
@@ -32,11 +32,11 @@ impl Copies {
         descriptor::check_memory(file.as_fd())?;
         // All of them were open at one time, so none has the number of another that was closed before.
         let identity = descriptor::identity(file.as_fd())?;
-        let known = |copies: &[((u64, u64), Arc<SharedMemory>)]| {
-            let mut all = copies.iter();
-            all.find_map(|(of, copy)| (*of == identity).then(|| copy.clone()))
-        };
-        if let Some(copy) = known(&self.0.lock()) {
+        let copied = self.0.lock().iter().find_map(|(of, copy)| {
+            let same = *of == identity;
+            same.then(|| copy.clone())
+        });
+        if let Some(copy) = copied {
             return Ok(copy);
         }
         let copy = Arc::new(SharedMemory::copy_of(file)?);

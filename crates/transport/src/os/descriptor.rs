@@ -144,11 +144,20 @@ pub fn check_memory(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(memory.size)
 }
 
-/// What tells a memory file from all others that are open. Only for a file that [`check_memory`] has seen: a file system is
-/// asked.
-pub fn identity(memory: BorrowedFd<'_>) -> Result<(u64, u64)> {
+/// What tells an open file from all others that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    number: u64,
+}
+
+/// Which file that is. Only for one that [`check_memory`] has seen: a file system is asked.
+pub fn identity(memory: BorrowedFd<'_>) -> Result<Identity> {
     let stat = rustix::fs::fstat(memory).map_err(|e| Error::kernel("fstat", e))?;
-    Ok((stat.st_dev, stat.st_ino))
+    Ok(Identity {
+        device: stat.st_dev,
+        number: stat.st_ino,
+    })
 }
 
 fn look_at_memory(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<SealedMemory> {
