@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Gone, Readiness};
 use crate::error::{Error, Result};
 use crate::frames::meeting;
-use crate::frames::writer::Writer;
+use crate::frames::writer::{Mark, Writer};
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
@@ -172,6 +172,7 @@ impl Sender {
         if let (Some(shared), Some(seat)) = (shared_seat, seat) {
             *shared.lock() = Some(seat);
         }
+        self.end.put_back(primary);
         outcome
     }
 
@@ -237,14 +238,27 @@ impl Sender {
         self.way.version()
     }
 
-    /// Waits until nothing that was sent is held in this process. [`Error::ReceiverGone`] if it never will be read.
-    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+    /// What has been sent so far, for [`Sender::flush_until`]. None: a message is where its receiver finds it when it
+    /// is sent.
+    pub fn mark(&self) -> Result<Option<Mark>> {
         self.end.check_open()?;
-        match &self.way {
-            // A message is where its receiver finds it when it is sent.
-            Out::Lanes(_) => Ok(()),
-            Out::Frames(writer) => writer.flush(deadline),
+        Ok(match &self.way {
+            Out::Lanes(_) => None,
+            Out::Frames(writer) => Some(writer.mark()),
+        })
+    }
+
+    /// Waits until nothing of that is held in this process. [`Error::ReceiverGone`] if it never will be read.
+    pub fn flush_until(&self, mark: Option<Mark>, deadline: Deadline) -> Result<()> {
+        match (&self.way, mark) {
+            (Out::Frames(writer), Some(mark)) => writer.flush(mark, deadline),
+            _ => Ok(()),
         }
+    }
+
+    /// Waits until nothing that had been sent when it was called is held in this process.
+    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+        self.flush_until(self.mark()?, deadline)
     }
 
     /// What people are told when the process cannot end because a message waits for its receiver.
@@ -346,6 +360,8 @@ impl<'a> Outgoing<'a> {
 
     /// It was sent: its ends are no longer ours.
     pub fn delivered(self) {
+        // First, so that the ends close their sockets: they know with which care.
+        drop(self.layout);
         for moving in self.receivers {
             moving.commit(Gone::Sent);
         }
