@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::end::{Gone, Resident};
 use crate::error::{Error, Result};
 use crate::frames::service::{self, Held};
+use crate::lane::budget;
 use crate::os::poll::{self, Alarm, Interest};
 use crate::os::socket::{self, Sent};
 use crate::os::{descriptor, fork};
@@ -26,6 +27,8 @@ use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
 
 /// Messages written before other threads get at the queue.
 const AT_ONCE: usize = 32;
+/// Without a limit of its own, the budget is asked when so much more is kept.
+const CHUNK: u64 = 1 << 20;
 /// A packet that the kernel has no memory for is tried in smaller ones, down to this size.
 const SMALLEST_FRAGMENT: usize = 2000;
 
@@ -92,6 +95,8 @@ struct State {
     made_in: u64,
     queue: VecDeque<Waiting>,
     bytes: usize,
+    /// What has been kept since the budget was asked.
+    unasked: u64,
     /// How many messages have ever waited here.
     kept: u64,
     /// How many of them have been written.
@@ -180,6 +185,10 @@ impl Writer {
             return Err(Error::ReceiverGone);
         }
         if state.queue.is_empty() {
+            if frame.payload.len() > self.version.largest_first(progress.buffer) {
+                // Once it is begun it must be kept.
+                state.admit(frame.payload.len())?;
+            }
             let fds: Vec<RawFd> = frame.fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
             let written = write(
                 self.version,
@@ -197,6 +206,9 @@ impl Writer {
             }
         } else if socket::has_hung_up(socket.as_fd()) {
             return Err(Error::ReceiverGone);
+        }
+        if progress.rest.is_none() {
+            state.admit(frame.payload.len())?;
         }
         let waiting = Waiting {
             payload: frame.payload[progress.at..].to_vec(),
@@ -336,6 +348,21 @@ impl Resident for Writer {
 }
 
 impl State {
+    /// Fails if there is no memory to keep so much more.
+    fn admit(&mut self, payload: usize) -> Result<()> {
+        // Beside the payloads: small messages are many.
+        let around = size_of::<Waiting>();
+        let held = (self.bytes + self.queue.len() * around) as u64;
+        let more = (payload + around) as u64;
+        if budget::limit().is_some() || self.unasked + more >= CHUNK {
+            budget::admit_kept(held, more)?;
+            self.unasked = 0;
+        } else {
+            self.unasked += more;
+        }
+        Ok(())
+    }
+
     /// Those who wait for no more than has been written, or in vain.
     fn flushed(&mut self) -> Vec<Arc<Alarm>> {
         let (written, lost) = (self.written, self.lost);
