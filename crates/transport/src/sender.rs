@@ -34,10 +34,11 @@ pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
 /// A new channel whose other end may be in a Rust program.
 pub fn channel_of_frames(version: Version) -> Result<(Sender, Receiver)> {
     let (sender, receiver) = socket::duplex_pair()?;
-    Ok((
-        Sender::of_frames(sender, version),
-        Receiver::of_frames(receiver, version)?,
-    ))
+    let receiver = Receiver::of_frames(receiver, version)?;
+    let writer = Writer::new(version);
+    writer.made_with(receiver.whereabouts());
+    let sender = Sender::of_way(Arc::new(sender), Out::Frames(writer));
+    Ok((sender, receiver))
 }
 
 /// The place of a one-shot server's client, until it travels to the server with the first message.

@@ -270,9 +270,11 @@ pub fn held() -> Vec<Held> {
     held.filter(|held| held.messages > 0).collect()
 }
 
-/// All in which something waits.
+/// All in which something waits, but for those that lead to a receiver of this process alone.
 fn writers() -> Vec<Arc<Writer>> {
-    with(|service| service.writers())
+    let mut writers = with(|service| service.writers());
+    writers.retain(|writer| !writer.leads_back());
+    writers
 }
 
 /// What waits in this process for others, as it was when this was made.

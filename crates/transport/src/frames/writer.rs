@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,9 +16,11 @@ use rustix::io::Errno;
 use crate::deadline::Deadline;
 use crate::end::{Gone, Resident};
 use crate::error::{Error, Result};
+use crate::frames::reader::Reader;
 use crate::frames::service::{self, Held};
 use crate::lane::budget;
 use crate::os::poll::{self, Alarm, Interest};
+use crate::os::process::Claim;
 use crate::os::socket::{self, Sent};
 use crate::os::{descriptor, fork};
 use crate::sync::{Lock, Locked};
@@ -124,6 +126,32 @@ pub struct Writer {
     version: Version,
     state: Lock<State>,
     about: OnceLock<String>,
+    /// The receiver that was made with the channel, here.
+    receiver: OnceLock<Whereabouts>,
+}
+
+/// Where the receiver of a channel is, as seen from the process that has made it.
+#[derive(Debug)]
+pub struct Whereabouts {
+    reader: Weak<Reader>,
+    claim: Weak<Claim>,
+}
+
+impl Whereabouts {
+    /// Of the receiver that has these.
+    pub fn of(reader: &Arc<Reader>, claim: &Arc<Claim>) -> Whereabouts {
+        Whereabouts {
+            reader: Arc::downgrade(reader),
+            claim: Arc::downgrade(claim),
+        }
+    }
+
+    /// Whether it is open in this process, and no other one can use it. False where that is not known.
+    fn is_here_alone(&self) -> bool {
+        let (reader, claim) = (self.reader.upgrade(), self.claim.upgrade());
+        reader.is_some_and(|reader| reader.is_here())
+            && claim.is_some_and(|claim| claim.is_ours_alone())
+    }
 }
 
 /// What the service is to wait for.
@@ -148,7 +176,20 @@ impl Writer {
                 ..State::default()
             }),
             about: OnceLock::new(),
+            receiver: OnceLock::new(),
         })
+    }
+
+    /// Its channel was made here, and that is where its receiver is.
+    pub fn made_with(&self, receiver: Option<Whereabouts>) {
+        if let Some(receiver) = receiver {
+            let _ = self.receiver.set(receiver);
+        }
+    }
+
+    /// Whether nobody but this process can read what is sent.
+    pub(super) fn leads_back(&self) -> bool {
+        self.receiver.get().is_some_and(Whereabouts::is_here_alone)
     }
 
     /// The crate's version at the other side.
