@@ -105,8 +105,8 @@ impl SenderEnd {
         let taken = source.get().sender.take(Gone::Converted);
         let sender = taken.map_err(|e| SenderEnd::raise(py, e))?;
         if let Some(codec) = codec.as_ref().filter(|_| sender.version().is_some()) {
-            let codec = codec.repr()?.to_string();
-            sender.describe(|| codec);
+            let about = codec.getattr(pyo3::intern!(py, "about"))?.extract()?;
+            sender.describe(|| about);
             // What such a sender leaves unwritten is waited for when the process ends.
             py.import(pyo3::intern!(py, "ipc_channel.unwritten"))?;
         }
