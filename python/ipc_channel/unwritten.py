@@ -6,6 +6,7 @@ first sender of such a channel is made.
 
 import atexit
 import contextlib
+import sys
 import threading
 
 from ipc_channel import _core
@@ -17,24 +18,46 @@ _SILENT = 1.0
 
 
 def wait() -> None:
-    """Wait until nothing is held. Ctrl-C ends the wait, and what is held then is lost."""
+    """Wait until nothing is held. Ctrl-C ends the wait: what is held then is lost, and the process was interrupted."""
     global _given_up
+    if _given_up != _core.generation():
+        try:
+            if _core.wait_until_written(_SILENT):
+                return
+            _log("this process ends when its messages have been read: %s; Ctrl-C ends it now")
+            _core.wait_until_written()
+        except KeyboardInterrupt:
+            _given_up = _core.generation()
+            _log("this process ends, and messages that were sent are lost: %s")
+            if _is_started_by_multiprocessing():
+                # Nothing runs after this, not even what empties the buffers.
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(AttributeError, OSError, ValueError):
+                        stream.flush()
+                raise
     if _given_up == _core.generation():
-        return
-    try:
-        if _core.wait_until_written(_SILENT):
-            return
-        _log("this process ends when its messages have been read: %s; Ctrl-C ends it now")
-        _core.wait_until_written()
-    except KeyboardInterrupt:
-        _given_up = _core.generation()
-        _log("this process ends, and messages that were sent are lost: %s")
+        _end_as_interrupted()
+
+
+def _is_started_by_multiprocessing() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+def _end_as_interrupted() -> None:
+    """Make the interpreter end the process by SIGINT when everything else is done.
+
+    It ignores what an exit hook raises, and the exit code would be 0. But it notes a KeyboardInterrupt that leaves code
+    given as text, whoever catches it then, and forgets it when it runs the next such code.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")
 
 
 def _log(text: str) -> None:
     import logging
 
-    held = [f"{count} for {about or 'a channel of raw bytes'}" for about, count in _core.unwritten()]
+    held = [f"{count} in a channel of {about or 'unknown type'}" for about, count in _core.unwritten()]
     logging.getLogger("ipc_channel").warning(text, ", ".join(held) or "none")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import ipc_channel as ipc
 from tests.faults.forging import FILE, chain, link, with_handles
 from tests.faults.lingering import lingering_socket
 from tests.faults.victim import Victim
-from tests.support.packets import raw_client, send_packet, socket_of, socket_pair
+from tests.support.packets import raw_client, receive_packet, send_packet, socket_of, socket_pair
 
 
 def give(sender: Any, message: Any, connection: Any) -> None:
@@ -213,3 +215,61 @@ def test_many_in_a_typed_message_that_has_no_place_for_them(victim: Victim) -> N
             connection.close()
         with pytest.raises(ipc.DecodeError):
             victim.receiver.recv(20)
+
+
+@contextlib.contextmanager
+def peer_of(receiver: ipc.BytesReceiver) -> Iterator[socket.socket]:
+    """The receiver's socket, for a program with the crate, which could send on it as well."""
+    with socket.socket(fileno=receiver.duplicate_fd()) as peer:
+        receiver.close()
+        peer.settimeout(20)
+        yield peer
+
+
+def forks() -> bool:
+    """A fork waits until nobody is in the middle of something."""
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def read_all(peer: socket.socket) -> int:
+    """How many messages come until the sender is closed."""
+    count = 0
+    while True:
+        try:
+            packet, _ = receive_packet(peer)
+        except ConnectionResetError:  # what was sent back was not read
+            continue
+        if not packet:
+            return count
+        count += 1
+
+
+@pytest.mark.parametrize("held", [0, 1000])
+def test_sent_back_by_a_program_with_the_crate(held: int) -> None:
+    """The last close is the sender's own, or that of the thread that sends what was held."""
+    sender, receiver = ipc.bytes_channel(codec="rust")
+    with lingering_socket() as connection, peer_of(receiver) as peer:
+        for _ in range(held):
+            sender.send(bytes(100))
+        send_packet(peer, b"back", [connection.fileno()])
+        connection.close()
+        sender.close()
+        assert read_all(peer) == held
+        assert forks()
+
+
+def test_sent_back_before_the_sender_moves() -> None:
+    sender, receiver = ipc.bytes_channel(codec="rust")
+    carrier, arrivals = ipc.channel(ipc.BytesSender)
+    with lingering_socket() as connection, peer_of(receiver) as peer, carrier, arrivals:
+        for _ in range(1000):
+            sender.send(bytes(100))
+        send_packet(peer, b"back", [connection.fileno()])
+        connection.close()
+        carrier.send(sender)
+        arrivals.recv(20).close()
+        assert read_all(peer) == 1000
+        assert forks()

@@ -26,7 +26,9 @@ COUNT = 300
 """More than the socket holds."""
 
 PROGRAM = """
+import atexit
 import sys
+atexit.register(print, "end")
 from tests.rust.test_exit import send
 send(sys.argv[1], sys.argv[2])
 print("sent", flush=True)
@@ -104,6 +106,7 @@ def test_the_end_waits_for_the_peer_and_says_so(codec: Any) -> None:
             assert line_of(process.stdout) == "sent\n"
             said = line_of(process.stderr)
             assert "Ctrl-C" in said
+            assert " in a channel of bytes;" in said
             assert process.poll() is None
             result = channel.read()
             assert result == c.Tally(COUNT, COUNT * SIZE, True, "disconnected")
@@ -119,7 +122,10 @@ def test_ctrl_c_ends_the_wait(built: None) -> None:
             assert line_of(process.stdout) == "sent\n"
             assert "Ctrl-C" in line_of(process.stderr)
             process.send_signal(signal.SIGINT)
-            process.wait(TIMEOUT)
+            # As any program that Ctrl-C has interrupted; the other exit hooks have run.
+            assert process.wait(TIMEOUT) == -signal.SIGINT
+            assert process.stdout is not None
+            assert process.stdout.read() == "end\n"
             result = channel.read()
             assert result.right
             assert 0 < result.messages < COUNT
@@ -150,6 +156,38 @@ receiver.close()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def send_to_itself(codec: Any) -> None:
+    """More than the socket holds, to a receiver that nobody else has."""
+    sender, receiver = ipc.bytes_channel(codec=codec)
+    for number in range(COUNT):
+        sender.send(numbered(number, SIZE))
+    _kept.append((sender, receiver))
+
+
+_kept: list[Any] = []
+"""Ends that are open when their process ends."""
+
+
+@pytest.mark.parametrize("last", ["", "raise SystemExit(3)", "receiver.close()"])
+def test_the_end_waits_for_nobody_when_the_receiver_is_its_own(codec: Any, last: str) -> None:
+    program = f"""
+from tests.rust.test_exit import _kept, send_to_itself
+send_to_itself({codec!r})
+[(sender, receiver)] = _kept
+{last}
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == (3 if "3" in last else 0)
+    assert "Ctrl-C" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_do_not_wait_for_themselves(codec: Any, method: str) -> None:
+    with start_child(method, send_to_itself, codec) as child:
+        assert child.wait(TIMEOUT) == 0
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_wait_too(codec: Any, method: str) -> None:
     with ipc.OneShotServer(ipc.BytesReceiver, codec=codec) as server:
@@ -171,7 +209,7 @@ def test_ctrl_c_ends_the_wait_of_children_of_multiprocessing(codec: Any, method:
                 time.sleep(0.01)
             time.sleep(0.2)  # its end has begun
             child.kill(signal.SIGINT)
-            child.wait(TIMEOUT)
+            assert child.wait(TIMEOUT) != 0
             result = channel.read()
             assert result.right
             assert result.messages < COUNT

@@ -118,6 +118,37 @@ def test_flushes_that_signals_interrupt(peer: Peer) -> None:
         assert tallies.recv(TIMEOUT) == c.Tally(100, 10_000_000, True, "disconnected")
 
 
+def test_a_flush_does_not_wait_for_what_a_signal_handler_sends() -> None:
+    count = 1000
+    main = threading.main_thread().ident
+    assert main is not None
+    flushing, handled = threading.Event(), threading.Event()
+    sender, receiver = ipc.bytes_channel(codec="rust")
+
+    def send_more(number: int, frame: Any) -> None:
+        sender.send_many([bytes(100)] * count)
+        handled.set()
+
+    def interrupt_and_read() -> None:
+        flushing.wait()
+        time.sleep(0.1)
+        signal.pthread_kill(main, signal.SIGUSR1)
+        handled.wait()
+        for _ in range(count):
+            receiver.recv(TIMEOUT)
+
+    previous = signal.signal(signal.SIGUSR1, send_more)
+    thread = threading.Thread(target=interrupt_and_read)
+    with sender, receiver:
+        sender.send_many([bytes(100)] * count)
+        thread.start()
+        flushing.set()
+        sender.flush(TIMEOUT)
+        thread.join()
+        assert sender.statistics().backlog
+    signal.signal(signal.SIGUSR1, previous)
+
+
 def test_a_peer_that_is_stopped_for_a_while(codec: Any) -> None:
     with start(codec, "Python serves") as peer, peer.loop(c.LoopBytes) as loop:
         peer.kill(signal.SIGSTOP)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,43 @@ def test_a_name_is_a_path_that_only_we_can_use_and_that_goes_away(codec: Any) ->
             receiver.close()
             assert first == 1
             assert not path.parent.exists()
+
+
+@contextlib.contextmanager
+def serving(codec: Any) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process of ours that serves, and its directory."""
+    program = f"""
+import ipc_channel as ipc
+server = ipc.BytesOneShotServer(codec={codec!r})
+print(server.name, flush=True)
+input()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().rstrip()).parent
+        finally:
+            process.kill()
+
+
+def test_what_a_killed_server_has_left_goes_with_the_next_one(
+    codec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command: list[Any] = [executable(codec), "serve"]
+    with serving(codec) as (killed, left), serving(codec) as (_, living):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                theirs = Path(printed_name(process)).parent
+                killed.kill()
+                killed.wait(TIMEOUT)
+                assert left.exists()
+                with ipc.OneShotServer(u64, codec=codec) as server:
+                    ours = Path(server.name).parent
+                    assert sorted(tmp_path.iterdir()) == sorted([ours, living, theirs])
+            finally:
+                process.kill()
 
 
 def test_clients_that_say_nothing_or_nonsense_do_not_use_a_server_up(codec: Any) -> None:

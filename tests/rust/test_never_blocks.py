@@ -15,6 +15,7 @@ from ipc_channel.rust import u64
 from tests.rust import commands as c
 from tests.rust.commands import Parcel, numbered
 from tests.rust.peers import TIMEOUT, Peer
+from tests.support.snippets import PACKAGE, run_snippet
 
 
 @dataclass(frozen=True)
@@ -145,3 +146,40 @@ def test_there_are_no_bounded_channels(codec: Any, make: Any) -> None:
     """The crate does not tell what it has received."""
     with pytest.raises(ValueError, match="cannot be bounded"):
         make(capacity=2, codec=codec)
+
+
+NO_THREAD = """
+import resource, threading, time
+import ipc_channel as ipc
+_, most = resource.getrlimit(resource.RLIMIT_NPROC)
+sender, receiver = ipc.bytes_channel(codec="rust")
+flushing = threading.Event()
+def read():
+    flushing.wait()
+    time.sleep(0.1)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    for _ in range(1000):
+        receiver.recv(20)
+reader = threading.Thread(target=read)
+reader.start()
+resource.setrlimit(resource.RLIMIT_NPROC, (0, most))
+for _ in range(1000):
+    sender.send(bytes(100))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    pass
+else:
+    raise SystemExit("the limit on threads has no effect")
+flushing.set()
+sender.flush(20)
+reader.join()
+sender.close()
+receiver.close()
+"""
+
+
+def test_flush_gets_its_thread_when_there_is_one() -> None:
+    """The thread that sends could not be started when the messages were sent, and nobody sends any more."""
+    preload = [*PACKAGE, "ipc_channel.codecs.rust", "ipc_channel.unwritten", "threading"]
+    run_snippet(NO_THREAD, as_other_user=True, preload=preload)

@@ -124,19 +124,22 @@ pub fn rust_max_packet(version: u8) -> PyResult<usize> {
     Ok(codec::version(version)?.largest_first(size))
 }
 
-/// What waits in this process until Rust programs make room for it: for each channel its codec and how many messages.
+/// What waits in this process until Rust programs make room for it: for each channel the type of its messages and how
+/// many they are. What this process alone could receive is left out.
 #[pyfunction]
 pub fn unwritten() -> Vec<(String, usize)> {
     let held = transport::frames::held().into_iter();
     held.map(|held| (held.about, held.messages)).collect()
 }
 
-/// Waits until nothing does, `timeout` seconds at most; whether nothing does.
+/// Waits until nothing of that does, `timeout` seconds at most; whether nothing does. What is sent meanwhile is not
+/// waited for.
 #[pyfunction]
 #[pyo3(signature = (timeout = None))]
 pub fn wait_until_written(py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
     let deadline = timeout::deadline(timeout)?;
-    let waited = timeout::interruptible(py, || transport::frames::wait_until_written(deadline))?;
+    let unwritten = transport::frames::Unwritten::now();
+    let waited = timeout::interruptible(py, || unwritten.wait(deadline))?;
     match waited {
         Ok(()) => Ok(true),
         Err(Error::TimedOut) => Ok(false),

@@ -105,8 +105,8 @@ impl SenderEnd {
         let taken = source.get().sender.take(Gone::Converted);
         let sender = taken.map_err(|e| SenderEnd::raise(py, e))?;
         if let Some(codec) = codec.as_ref().filter(|_| sender.version().is_some()) {
-            let codec = codec.repr()?.to_string();
-            sender.describe(|| codec);
+            let about = codec.getattr(pyo3::intern!(py, "about"))?.extract()?;
+            sender.describe(|| about);
             // What such a sender leaves unwritten is waited for when the process ends.
             py.import(pyo3::intern!(py, "ipc_channel.unwritten"))?;
         }
@@ -299,15 +299,16 @@ impl Sending {
         })
     }
 
-    /// Wait until nothing that was sent is held in this process, `timeout` seconds at most. Nothing ever is, except
-    /// on channels to Rust programs: elsewhere a message is where the receiver finds it when `send` returns. Raises
-    /// `SendTimeout`, `ReceiverGone` if what was held will never be read, `ClosedError`.
+    /// Wait until nothing that has been sent so far is held in this process, `timeout` seconds at most. Nothing ever
+    /// is, except on channels to Rust programs: elsewhere a message is where the receiver finds it when `send` returns.
+    /// Raises `SendTimeout`, `ReceiverGone` if something that was held will never be read, `ClosedError`.
     #[pyo3(signature = (timeout = None))]
     fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
         let deadline = timeout::deadline(timeout)?;
         let sender = &slf.as_super().get().sender;
-        timeout::interruptible(slf.py(), || sender.flush(deadline))?
-            .map_err(|e| errors::raise(slf.py(), e, Subject::Flush))
+        let raise = |error| errors::raise(slf.py(), error, Subject::Flush);
+        let mark = sender.mark().map_err(raise)?;
+        timeout::interruptible(slf.py(), || sender.flush_until(mark, deadline))?.map_err(raise)
     }
 
     /// Encode a message, to be published later.

@@ -233,6 +233,11 @@ impl End {
         self.let_go(socket);
     }
 
+    /// What [`End::socket`] gave is not needed any more. If the end has left meanwhile, this closes the socket.
+    pub fn put_back(&self, socket: Arc<OwnedFd>) {
+        self.let_go(socket);
+    }
+
     /// Closes a socket whose queue may hold whatever files a peer has put there; who still uses it does so.
     fn let_go(&self, socket: Arc<OwnedFd>) {
         if self.receives

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Gone, Hint, Readiness};
 use crate::error::{Error, Result};
 use crate::frames::reader::Reader;
+use crate::frames::writer::Whereabouts;
 use crate::intake::{Intake, Plain, Taken};
 use crate::message::{Body, Message};
 use crate::os::poll::{Epoll, Interest};
@@ -334,6 +335,14 @@ impl Receiver {
             spin: AtomicU64::new(FIRST_SPIN_NS),
             peer_pid: self.peer_pid,
         })
+    }
+
+    /// For its sender, to know whether it is still where the channel was made.
+    pub(crate) fn whereabouts(&self) -> Option<Whereabouts> {
+        match &self.intake {
+            In::Lanes(_) => None,
+            In::Frames(reader) => Some(Whereabouts::of(reader, &self.claim)),
+        }
     }
 
     /// Its state.

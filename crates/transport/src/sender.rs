@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Gone, Readiness};
 use crate::error::{Error, Result};
 use crate::frames::meeting;
-use crate::frames::writer::Writer;
+use crate::frames::writer::{Mark, Writer};
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
@@ -34,10 +34,11 @@ pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
 /// A new channel whose other end may be in a Rust program.
 pub fn channel_of_frames(version: Version) -> Result<(Sender, Receiver)> {
     let (sender, receiver) = socket::duplex_pair()?;
-    Ok((
-        Sender::of_frames(sender, version),
-        Receiver::of_frames(receiver, version)?,
-    ))
+    let receiver = Receiver::of_frames(receiver, version)?;
+    let writer = Writer::new(version);
+    writer.made_with(receiver.whereabouts());
+    let sender = Sender::of_way(Arc::new(sender), Out::Frames(writer));
+    Ok((sender, receiver))
 }
 
 /// The place of a one-shot server's client, until it travels to the server with the first message.
@@ -172,6 +173,7 @@ impl Sender {
         if let (Some(shared), Some(seat)) = (shared_seat, seat) {
             *shared.lock() = Some(seat);
         }
+        self.end.put_back(primary);
         outcome
     }
 
@@ -237,14 +239,27 @@ impl Sender {
         self.way.version()
     }
 
-    /// Waits until nothing that was sent is held in this process. [`Error::ReceiverGone`] if it never will be read.
-    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+    /// What has been sent so far, for [`Sender::flush_until`]. None: a message is where its receiver finds it when it
+    /// is sent.
+    pub fn mark(&self) -> Result<Option<Mark>> {
         self.end.check_open()?;
-        match &self.way {
-            // A message is where its receiver finds it when it is sent.
-            Out::Lanes(_) => Ok(()),
-            Out::Frames(writer) => writer.flush(deadline),
+        Ok(match &self.way {
+            Out::Lanes(_) => None,
+            Out::Frames(writer) => Some(writer.mark()),
+        })
+    }
+
+    /// Waits until nothing of that is held in this process. [`Error::ReceiverGone`] if it never will be read.
+    pub fn flush_until(&self, mark: Option<Mark>, deadline: Deadline) -> Result<()> {
+        match (&self.way, mark) {
+            (Out::Frames(writer), Some(mark)) => writer.flush(mark, deadline),
+            _ => Ok(()),
         }
+    }
+
+    /// Waits until nothing that had been sent when it was called is held in this process.
+    pub fn flush(&self, deadline: Deadline) -> Result<()> {
+        self.flush_until(self.mark()?, deadline)
     }
 
     /// What people are told when the process cannot end because a message waits for its receiver.
@@ -346,6 +361,8 @@ impl<'a> Outgoing<'a> {
 
     /// It was sent: its ends are no longer ours.
     pub fn delivered(self) {
+        // First, so that the ends close their sockets: they know with which care.
+        drop(self.layout);
         for moving in self.receivers {
             moving.commit(Gone::Sent);
         }

@@ -292,6 +292,55 @@ fn what_waits_is_lost_with_its_receiver_and_the_next_send_says_so() {
 }
 
 #[test]
+fn a_flush_waits_for_what_had_been_sent_and_not_for_what_comes() {
+    const BEFORE: usize = 1000;
+    in_time(|| {
+        let (sender, receiver) = channel_of_frames(Version::Current).unwrap();
+        let beginning = sender.mark().unwrap();
+        let send_some = || {
+            for _ in 0..BEFORE {
+                send(&sender, &[0; 100]).unwrap();
+            }
+        };
+        send_some();
+        let mark = sender.mark().unwrap();
+        for _ in 0..5 {
+            send_some();
+        }
+        sender.flush_until(beginning, at_once()).unwrap();
+        let early = sender.flush_until(mark, at_once());
+        assert!(matches!(early, Err(Error::TimedOut)), "{early:?}");
+        for _ in 0..BEFORE {
+            receiver.recv(soon()).unwrap();
+        }
+        sender.flush_until(mark, soon()).unwrap();
+        assert!(sender.lane().unwrap().backlog > 0);
+    });
+}
+
+#[test]
+fn everybody_who_flushes_is_told_of_what_was_lost() {
+    in_time(|| {
+        let (sender, receiver) = channel_of_frames(Version::Current).unwrap();
+        for _ in 0..1000 {
+            send(&sender, &[0; 100]).unwrap();
+        }
+        let twin = sender.duplicate().unwrap();
+        let waiting = thread::spawn(move || twin.flush(soon()));
+        let twin = sender.duplicate().unwrap();
+        drop(receiver);
+        for flushed in [
+            waiting.join().unwrap(),
+            sender.flush(soon()),
+            sender.flush(soon()),
+            twin.flush(soon()),
+        ] {
+            assert!(matches!(flushed, Err(Error::ReceiverGone)), "{flushed:?}");
+        }
+    });
+}
+
+#[test]
 fn a_large_message_comes_in_parts_and_others_are_not_kept_waiting() {
     for version in VERSIONS {
         let (theirs, receiver) = inward(version);

@@ -8,12 +8,14 @@ mod ends;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use ends::{LARGE, drain, foreign_sender, laned_channel, open_lane, send, send_with, soon};
 use ipc_channel_transport::os::poll::{self, Epoll, Interest};
 use ipc_channel_transport::os::socket;
 use ipc_channel_transport::wire::rust::{MOST_FDS, Version};
-use ipc_channel_transport::{Error, HandleRef, Receiver, channel};
+use ipc_channel_transport::{Error, HandleRef, Receiver, channel, channel_of_frames};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Asked without opening a descriptor, which the limit would not allow.
@@ -329,4 +331,63 @@ fn a_view_that_is_dropped_after_a_later_message_was_taken_gives_its_memory_back(
     drain(&receiver);
     drop(view);
     assert_that_memory_is_used_again(&sender, &receiver);
+}
+
+/// Threads that are over take their descriptors along a moment later.
+fn wait_for_files(most: usize) {
+    let patience = soon();
+    while open_files() > most && !patience.passed() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Breaks when who was put off for want of a descriptor is not looked at again.
+#[test]
+fn a_message_that_could_not_be_begun_is_sent_later() {
+    let process = Process::alone();
+    let before = open_files();
+    thread::scope(|scope| drop(scope.spawn(|| a_message_that_is_begun_later(&process))));
+    wait_for_files(before);
+}
+
+fn a_message_that_is_begun_later(process: &Process) {
+    let (sender, receiver) = channel_of_frames(Version::Current).unwrap();
+    for _ in 0..1000 {
+        send(&sender, b"x").unwrap();
+    }
+    // In parts, the first of which takes a descriptor to be sent.
+    send(&sender, &vec![1; 1 << 20]).unwrap();
+    process.with_spare(0, || {
+        for _ in 0..1000 {
+            receiver.recv(soon()).unwrap();
+        }
+        // The thread that sends comes to it now, and finds no descriptor.
+        thread::sleep(Duration::from_millis(100));
+    });
+    assert_eq!(receiver.recv(soon()).unwrap().payload().len(), 1 << 20);
+}
+
+/// Breaks when the thread that sends takes a socket for watched that it had nothing to watch with.
+#[test]
+fn a_channel_that_could_not_be_watched_is_watched_later() {
+    let process = Process::alone();
+    let before = open_files();
+    thread::scope(|scope| drop(scope.spawn(|| a_channel_that_is_watched_later(&process))));
+    wait_for_files(before);
+}
+
+fn a_channel_that_is_watched_later(process: &Process) {
+    let (sender, receiver) = channel_of_frames(Version::Current).unwrap();
+    process.with_spare(0, || {
+        for _ in 0..1000 {
+            send(&sender, b"x").unwrap();
+        }
+        thread::sleep(Duration::from_millis(100));
+    });
+    // It looks a few times more, in vain.
+    thread::sleep(Duration::from_millis(100));
+    for _ in 0..1000 {
+        receiver.recv(soon()).unwrap();
+    }
+    sender.flush(soon()).unwrap();
 }

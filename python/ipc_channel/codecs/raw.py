@@ -12,6 +12,7 @@ class RawCodec:
 
     def __init__(self) -> None:
         self.label = LABEL_BYTES
+        self.about = "bytes"
         self.accepts: None = None
         self.encode: None = None
         self.encoding: None = None

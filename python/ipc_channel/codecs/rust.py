@@ -72,6 +72,8 @@ class RustCodec:
         self.label: int = version.label
         self.form = form
         """The type, as the user wrote it."""
+        self.about = describe(form)
+        """The same as text."""
         self.version = version
         self.accepts: None = None
         plan, parameters, regions = _plan(form, version)
@@ -90,7 +92,7 @@ class RustCodec:
                 parameters += _plan(parameter, version)[1]
 
     def __repr__(self) -> str:
-        return f"<codec of {describe(self.form)} for {self.version.name}>"
+        return f"<codec of {self.about} for {self.version.name}>"
 
 
 def rust_codec(form: Any, version: RustVersion) -> RustCodec:

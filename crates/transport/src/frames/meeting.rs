@@ -1,4 +1,9 @@
 //! One-shot servers as the crate has them: the name is the path of a socket.
+//!
+//! A process that is killed leaves its path behind. So each of ours has a file beside its socket that it keeps locked,
+//! and whoever makes the next server removes every path of this user's whose lock is free. Invariant: a path whose
+//! maker lives has a lock that is held, or no lock yet. Paths of the crate's own servers look the same but for that
+//! file, and are let alone.
 
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -8,18 +13,22 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 
 use crate::deadline::Deadline;
 use crate::error::{ConnectFailure, Error, Result};
 use crate::os::poll;
-use crate::os::{fork, place, socket};
+use crate::os::{fork, place, process, socket};
 
 /// What a socket's address holds of a path, besides the zero at its end.
 const MAX_PATH: usize = 107;
 /// Of a directory's name, as the crate makes it.
 const RANDOM_DIGITS: usize = 6;
+const PREFIX: &str = ".tmp";
+const SOCKET: &str = "socket";
+const LOCK: &str = "ipc-channel-lock";
 
 /// A socket's path in a directory of its own. Both go with this value, in the process that made it.
 #[derive(Debug)]
@@ -27,6 +36,8 @@ pub struct Place {
     directory: PathBuf,
     name: String,
     made_in: u64,
+    /// Locked; None where the file system has no locks.
+    _lock: Option<OwnedFd>,
 }
 
 impl Place {
@@ -38,13 +49,15 @@ impl Place {
         } else {
             (0o700, 0o600)
         };
-        let directory = make_directory(directory_mode)?;
-        let path = directory.join("socket");
+        remove_abandoned();
+        let (directory, lock) = make_directory(directory_mode)?;
+        let path = directory.join(SOCKET);
         let name = path.to_str().map(str::to_owned);
         let place = Place {
             directory,
             name: name.unwrap_or_default(),
             made_in: fork::generation(),
+            _lock: lock,
         };
         // The crate's client cuts a longer path off.
         if place.name.is_empty() || place.name.len() > MAX_PATH {
@@ -75,23 +88,32 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.made_in == fork::generation() {
-            let _ = fs::remove_file(self.directory.join("socket"));
+            let _ = fs::remove_file(self.directory.join(SOCKET));
+            let _ = fs::remove_file(self.directory.join(LOCK));
             let _ = fs::remove_dir(&self.directory);
         }
     }
 }
 
-fn make_directory(mode: u32) -> Result<PathBuf> {
+/// A directory of its own, and its lock.
+fn make_directory(mode: u32) -> Result<(PathBuf, Option<OwnedFd>)> {
     loop {
         let random = place::random()?;
-        let name = format!(".tmp{}", &random[..RANDOM_DIGITS]);
+        let name = format!("{PREFIX}{}", &random[..RANDOM_DIGITS]);
         let directory = std::env::temp_dir().join(name);
         match fs::DirBuilder::new().mode(mode).create(&directory) {
             Ok(()) => {
                 if mode & 0o077 != 0 {
                     let _ = fs::set_permissions(&directory, fs::Permissions::from_mode(mode));
                 }
-                return Ok(directory);
+                match make_lock(&directory) {
+                    // Another process took it for abandoned, in the moment before it was locked.
+                    Err(Errno::NOENT | Errno::WOULDBLOCK) => {}
+                    made => {
+                        let lock = made.map_err(|e| Error::kernel("open", e))?;
+                        return Ok((directory, lock));
+                    }
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(source) => {
@@ -102,6 +124,56 @@ fn make_directory(mode: u32) -> Result<PathBuf> {
             }
         }
     }
+}
+
+fn make_lock(directory: &Path) -> rustix::io::Result<Option<OwnedFd>> {
+    let path = directory.join(LOCK);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).inspect_err(|_| {
+        let _ = fs::remove_dir(directory);
+    })?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if rustix::fs::fstat(&lock)?.st_nlink == 0 => Err(Errno::NOENT),
+        Ok(()) => Ok(Some(lock)),
+        Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
+        // A free lock would say that nobody is here.
+        Err(_) => fs::remove_file(&path).map_or(Err(Errno::NOENT), |()| Ok(None)),
+    }
+}
+
+/// Removes the paths that killed processes of this user have left.
+fn remove_abandoned() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let random = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+        if random.is_some_and(|random| random.len() == RANDOM_DIGITS) {
+            // Whatever is in the way: it is only left where it is.
+            let _ = remove_if_abandoned(&entry.path());
+        }
+    }
+}
+
+fn remove_if_abandoned(path: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    // Another user's may be of a file system that does not answer.
+    let asked = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let owner = rustix::fs::statx(&directory, "", asked, StatxFlags::UID)?.stx_uid;
+    if owner != process::effective_user() {
+        return Err(Errno::PERM);
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(&directory, LOCK, flags, Mode::empty())?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    rustix::fs::unlinkat(&directory, SOCKET, AtFlags::empty()).or_else(|error| match error {
+        Errno::NOENT => Ok(()),
+        error => Err(error),
+    })?;
+    rustix::fs::unlinkat(&directory, LOCK, AtFlags::empty())?;
+    rustix::fs::rmdir(path)
 }
 
 /// A socket connected to the server at that path, waiting until the deadline while its queue of clients is full. The

@@ -11,4 +11,4 @@ pub mod reader;
 mod service;
 pub mod writer;
 
-pub use service::{Held, held, wait_until_written};
+pub use service::{Held, Unwritten, held};

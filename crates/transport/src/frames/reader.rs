@@ -210,6 +210,12 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether the receiver is in this process, and not on its way to another.
+    pub fn is_here(&self) -> bool {
+        let state = self.state.lock();
+        state.primary.is_some() && !state.moving
+    }
+
     /// Undoes what another holder of the socket may have done to make a full queue look empty.
     pub fn look_at_the_first(&self) -> Result<()> {
         match &self.state.lock().primary {

@@ -4,13 +4,13 @@
 //! holds inside the gate, or has in [`SERVICE`], where the child finds and drops it.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::frames::writer::{Next, Writer};
+use crate::frames::writer::{Mark, Next, Outlet, Writer};
 use crate::os::poll::{self, Alarm, Epoll, Interest};
 use crate::os::{descriptor, fork, process};
 use crate::sync::{Lock, Locked};
@@ -23,8 +23,8 @@ const EVENTS_A_TURN: usize = 256;
 #[derive(Debug)]
 struct Known {
     writer: Arc<Writer>,
-    /// The socket in which it waits for room.
-    room: Option<Arc<OwnedFd>>,
+    /// The socket in which it waits for room: the one that is watched.
+    room: Option<Arc<Outlet>>,
 }
 
 /// What the thread waits with.
@@ -71,15 +71,17 @@ pub(super) fn enlist(writer: &Arc<Writer>) {
     see_that_it_runs();
 }
 
-/// Starts the thread if something waits and it does not run: the last time none could be had.
-pub(super) fn see_that_it_runs() {
+/// Starts the thread if something waits and it does not run: the last time none could be had. False if there is none
+/// now either: then whoever waits for it tries again, and so does every send.
+pub(super) fn see_that_it_runs() -> bool {
     with(|service| {
         let waits = !service.fresh.is_empty() || !service.known.is_empty();
         if waits && !service.running {
             let thread = std::thread::Builder::new().name("ipc-channel-send".into());
             service.running = thread.spawn(run).is_ok();
         }
-    });
+        service.running || !waits
+    })
 }
 
 /// Which writers the thread looks at next.
@@ -87,8 +89,27 @@ pub(super) fn see_that_it_runs() {
 struct Agenda {
     /// In this turn.
     ready: Vec<u64>,
-    /// After a pause.
+    /// After a pause, however much others have to send meanwhile.
     later: Vec<u64>,
+    /// When that is over.
+    resume: Option<Deadline>,
+}
+
+impl Agenda {
+    fn put_off(&mut self, token: u64) {
+        self.later.push(token);
+        self.resume.get_or_insert_with(|| Deadline::after(PAUSE));
+    }
+
+    /// Those who were put off have their turn, if the pause is over.
+    fn resume(&mut self) {
+        if self.resume.is_some_and(|resume| resume.passed()) {
+            self.resume = None;
+            self.ready.append(&mut self.later);
+        }
+        self.ready.sort_unstable();
+        self.ready.dedup();
+    }
 }
 
 fn run() {
@@ -153,7 +174,7 @@ fn take_turn(token: u64, tools: Option<&Tools>, agenda: &mut Agenda) {
             (watched.clone(), false)
         }
         Next::Later => {
-            agenda.later.push(token);
+            agenda.put_off(token);
             (None, false)
         }
     };
@@ -162,67 +183,76 @@ fn take_turn(token: u64, tools: Option<&Tools>, agenda: &mut Agenda) {
         (None, None) => true,
         _ => false,
     };
-    if let Some(tools) = tools.filter(|_| !same) {
-        if let Some(old) = &watched {
-            tools.epoll.remove(old.as_fd());
-        }
-        if let Some(new) = &room
-            && tools
-                .epoll
-                .add(new.as_fd(), token, Interest::Writable)
-                .is_err()
-        {
-            agenda.later.push(token);
-        }
-    }
-    with(|service| {
+    let room = if same {
+        room
+    } else {
+        watch(token, tools, watched.as_deref(), room, agenda)
+    };
+    // What is not needed any more is closed when the lock is released.
+    let left = with(|service| {
         if done {
-            service.known.remove(&token);
-        } else if let Some(known) = service.known.get_mut(&token) {
-            known.room = room;
+            return (service.known.remove(&token), None);
         }
+        let known = service.known.get_mut(&token);
+        (
+            None,
+            known.and_then(|known| std::mem::replace(&mut known.room, room)),
+        )
     });
+    drop(left);
+}
+
+/// Watches `new` instead of `old`. What could not be watched is tried again after a pause.
+fn watch(
+    token: u64,
+    tools: Option<&Tools>,
+    old: Option<&Outlet>,
+    new: Option<Arc<Outlet>>,
+    agenda: &mut Agenda,
+) -> Option<Arc<Outlet>> {
+    if let (Some(tools), Some(old)) = (tools, old) {
+        tools.epoll.remove(old.as_fd());
+    }
+    let new = new?;
+    let watched = tools.is_some_and(|tools| {
+        let added = tools.epoll.add(new.as_fd(), token, Interest::Writable);
+        added.is_ok()
+    });
+    if watched {
+        return Some(new);
+    }
+    agenda.put_off(token);
+    None
 }
 
 /// Waits until there is something to do.
 fn wait(tools: Option<&Tools>, agenda: &mut Agenda) {
-    let pause = match tools {
-        _ if !agenda.ready.is_empty() => Some(Duration::ZERO),
-        // Somebody has to look, now and then, where nothing can be waited for.
-        None => Some(PAUSE),
-        Some(_) if !agenda.later.is_empty() => Some(PAUSE),
-        // Nothing left: this was the last turn.
-        Some(_) if with(|service| service.known.is_empty()) => Some(Duration::ZERO),
-        Some(_) => None,
+    let nothing_left = || with(|service| service.known.is_empty());
+    let deadline = if !agenda.ready.is_empty() || nothing_left() {
+        Deadline::after(Duration::ZERO)
+    } else {
+        agenda.resume.unwrap_or(Deadline::NEVER)
     };
-    let deadline = pause.map_or(Deadline::NEVER, Deadline::after);
-    let waited = match tools {
-        Some(tools) => poll::wait(
-            &[
-                (tools.epoll.as_fd(), Interest::Readable),
-                (tools.alarm.as_fd(), Interest::Readable),
-            ],
-            deadline,
-        ),
-        None => poll::wait(&[], deadline),
-    };
+    // Interrupted or not, whatever is there is looked at.
     match tools {
         Some(tools) => {
+            let _ = poll::wait(
+                &[
+                    (tools.epoll.as_fd(), Interest::Readable),
+                    (tools.alarm.as_fd(), Interest::Readable),
+                ],
+                deadline,
+            );
             tools.alarm.silence();
-            // Those that look ready while the kernel is out of something would never let the thread sleep.
             let ready = tools.epoll.ready(EVENTS_A_TURN).unwrap_or_default();
-            let soon = |token: &u64| !agenda.later.contains(token);
-            agenda
-                .ready
-                .extend(ready.iter().filter(|token| soon(token)));
+            agenda.ready.extend(ready);
         }
-        None => agenda.later = with(|service| service.known.keys().copied().collect()),
+        // Everything that waits was put off, so there is a time to look again.
+        None => {
+            let _ = poll::wait(&[], deadline);
+        }
     }
-    if matches!(waited, Err(Error::TimedOut)) {
-        agenda.ready.append(&mut agenda.later);
-    }
-    agenda.ready.sort_unstable();
-    agenda.ready.dedup();
+    agenda.resume();
 }
 
 /// What waits in one channel.
@@ -234,25 +264,43 @@ pub struct Held {
     pub messages: usize,
 }
 
-/// What waits in this process.
+/// What waits in this process for others.
 pub fn held() -> Vec<Held> {
-    let writers = with(|service| service.writers());
-    let held = writers.iter().map(|writer| writer.held());
+    let held = writers().into_iter().map(|writer| writer.held());
     held.filter(|held| held.messages > 0).collect()
 }
 
-/// Waits until nothing waits in this process. [`Error::TimedOut`] if something still does at the deadline.
-pub fn wait_until_written(deadline: Deadline) -> Result<()> {
-    loop {
-        let writers = with(|service| service.writers());
-        let Some(writer) = writers.iter().find(|writer| writer.held().messages > 0) else {
-            return Ok(());
-        };
-        match writer.flush(deadline) {
-            // What nobody will read is no reason to wait.
-            Ok(()) | Err(Error::ReceiverGone) => {}
-            Err(error) => return Err(error),
+/// All in which something waits, but for those that lead to a receiver of this process alone.
+fn writers() -> Vec<Arc<Writer>> {
+    let mut writers = with(|service| service.writers());
+    writers.retain(|writer| !writer.leads_back());
+    writers
+}
+
+/// What waits in this process for others, as it was when this was made.
+#[derive(Debug)]
+pub struct Unwritten(Vec<(Arc<Writer>, Mark)>);
+
+impl Unwritten {
+    /// What waits now.
+    pub fn now() -> Unwritten {
+        let marked = writers().into_iter().map(|writer| {
+            let mark = writer.mark();
+            (writer, mark)
+        });
+        Unwritten(marked.collect())
+    }
+
+    /// Waits until nothing of it does. [`Error::TimedOut`] if something still does at the deadline.
+    pub fn wait(&self, deadline: Deadline) -> Result<()> {
+        for (writer, mark) in &self.0 {
+            match writer.flush(*mark, deadline) {
+                // What nobody will read is no reason to wait.
+                Ok(()) | Err(Error::ReceiverGone) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 }
 
@@ -266,5 +314,30 @@ fn in_child() {
     if let Some(tools) = service.tools {
         descriptor::close_abandoned(tools.alarm);
         descriptor::close_abandoned(tools.epoll);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Breaks when those who were put off wait for a moment in which nobody else has anything to do.
+    #[test]
+    fn who_was_put_off_has_a_turn_however_busy_others_are() {
+        let patience = Deadline::after(Duration::from_secs(20));
+        let mut agenda = Agenda::default();
+        agenda.put_off(1);
+        loop {
+            agenda.ready = vec![2];
+            agenda.put_off(3);
+            agenda.resume();
+            if agenda.ready.contains(&1) {
+                break;
+            }
+            assert!(!patience.passed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(agenda.ready, [1, 2, 3]);
+        assert!(agenda.later.is_empty());
     }
 }

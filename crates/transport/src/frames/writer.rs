@@ -1,19 +1,26 @@
 //! The sending side: what the socket takes at once goes at once, the rest waits in order.
 //!
 //! Invariant (order): while anything waits, whatever comes waits behind it.
+//!
+//! Invariant (no gap): once something that waited was lost, nothing is sent any more. So the count of what was written
+//! stays behind that of what was kept for good, and everybody who flushes afterwards is told.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 use crate::end::{Gone, Resident};
 use crate::error::{Error, Result};
+use crate::frames::reader::Reader;
 use crate::frames::service::{self, Held};
+use crate::lane::budget;
 use crate::os::poll::{self, Alarm, Interest};
+use crate::os::process::Claim;
 use crate::os::socket::{self, Sent};
 use crate::os::{descriptor, fork};
 use crate::sync::{Lock, Locked};
@@ -22,6 +29,8 @@ use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
 
 /// Messages written before other threads get at the queue.
 const AT_ONCE: usize = 32;
+/// Without a limit of its own, the budget is asked when so much more is kept.
+const CHUNK: u64 = 1 << 20;
 /// A packet that the kernel has no memory for is tried in smaller ones, down to this size.
 const SMALLEST_FRAGMENT: usize = 2000;
 
@@ -31,7 +40,7 @@ struct Progress {
     /// Payload bytes sent.
     at: usize,
     /// Where the rest goes, once the first packet has been sent.
-    rest: Option<Arc<OwnedFd>>,
+    rest: Option<Arc<Outlet>>,
     /// What a socket's buffer is taken to hold.
     buffer: usize,
 }
@@ -44,19 +53,71 @@ struct Waiting {
     progress: Progress,
 }
 
+/// A socket by which messages go out, closed with care where its other side can write to it: what that has left there
+/// may be slow to close. Never dropped under a lock.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    socket: Option<Arc<OwnedFd>>,
+    duplex: bool,
+    made_in: u64,
+}
+
+impl Outlet {
+    fn new(socket: Arc<OwnedFd>, duplex: bool) -> Arc<Outlet> {
+        Arc::new(Outlet {
+            socket: Some(socket),
+            duplex,
+            made_in: fork::generation(),
+        })
+    }
+}
+
+impl AsFd for Outlet {
+    #[allow(clippy::expect_used)] // Taken by the drop alone.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_ref().expect("not dropped").as_fd()
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        let last = self.socket.take().and_then(Arc::into_inner);
+        // In the child of a fork this is a copy, whose close ends nothing.
+        if let Some(socket) = last
+            && self.duplex
+            && self.made_in == fork::generation()
+        {
+            descriptor::close_own_socket(socket);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     made_in: u64,
     queue: VecDeque<Waiting>,
     bytes: usize,
+    /// What has been kept since the budget was asked.
+    unasked: u64,
+    /// How many messages have ever waited here.
+    kept: u64,
+    /// How many of them have been written.
+    written: u64,
+    /// The others were lost, because nobody is there to read them.
+    lost: bool,
     /// The channel's socket, while anything waits.
-    socket: Option<Arc<OwnedFd>>,
+    socket: Option<Arc<Outlet>>,
     /// The service knows of it.
     enlisted: bool,
-    /// Those who wait until nothing waits.
-    flushing: Vec<Arc<Alarm>>,
-    /// What waited was lost, because nobody is there to read it.
-    lost: bool,
+    /// Those who wait until so many have been written.
+    flushing: Vec<(u64, Arc<Alarm>)>,
+}
+
+/// How far a process had sent when it was asked: see [`Writer::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    made_in: u64,
+    kept: u64,
 }
 
 /// All senders of one channel that a process has made from one another.
@@ -65,6 +126,32 @@ pub struct Writer {
     version: Version,
     state: Lock<State>,
     about: OnceLock<String>,
+    /// The receiver that was made with the channel, here.
+    receiver: OnceLock<Whereabouts>,
+}
+
+/// Where the receiver of a channel is, as seen from the process that has made it.
+#[derive(Debug)]
+pub struct Whereabouts {
+    reader: Weak<Reader>,
+    claim: Weak<Claim>,
+}
+
+impl Whereabouts {
+    /// Of the receiver that has these.
+    pub fn of(reader: &Arc<Reader>, claim: &Arc<Claim>) -> Whereabouts {
+        Whereabouts {
+            reader: Arc::downgrade(reader),
+            claim: Arc::downgrade(claim),
+        }
+    }
+
+    /// Whether it is open in this process, and no other one can use it. False where that is not known.
+    fn is_here_alone(&self) -> bool {
+        let (reader, claim) = (self.reader.upgrade(), self.claim.upgrade());
+        reader.is_some_and(|reader| reader.is_here())
+            && claim.is_some_and(|claim| claim.is_ours_alone())
+    }
 }
 
 /// What the service is to wait for.
@@ -72,7 +159,7 @@ pub(super) enum Next {
     /// Nothing waits any more.
     Done,
     /// Room in this socket.
-    Room(Arc<OwnedFd>),
+    Room(Arc<Outlet>),
     /// There is room: it is only the others' turn.
     Turn,
     /// The kernel has no descriptors or memory to spare now.
@@ -89,7 +176,20 @@ impl Writer {
                 ..State::default()
             }),
             about: OnceLock::new(),
+            receiver: OnceLock::new(),
         })
+    }
+
+    /// Its channel was made here, and that is where its receiver is.
+    pub fn made_with(&self, receiver: Option<Whereabouts>) {
+        if let Some(receiver) = receiver {
+            let _ = self.receiver.set(receiver);
+        }
+    }
+
+    /// Whether nobody but this process can read what is sent.
+    pub(super) fn leads_back(&self) -> bool {
+        self.receiver.get().is_some_and(Whereabouts::is_here_alone)
     }
 
     /// The crate's version at the other side.
@@ -122,7 +222,14 @@ impl Writer {
             rest: None,
             buffer: buffer_size(),
         };
+        if state.lost {
+            return Err(Error::ReceiverGone);
+        }
         if state.queue.is_empty() {
+            if frame.payload.len() > self.version.largest_first(progress.buffer) {
+                // Once it is begun it must be kept.
+                state.admit(frame.payload.len())?;
+            }
             let fds: Vec<RawFd> = frame.fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
             let written = write(
                 self.version,
@@ -141,6 +248,9 @@ impl Writer {
         } else if socket::has_hung_up(socket.as_fd()) {
             return Err(Error::ReceiverGone);
         }
+        if progress.rest.is_none() {
+            state.admit(frame.payload.len())?;
+        }
         let waiting = Waiting {
             payload: frame.payload[progress.at..].to_vec(),
             fds: match progress.rest {
@@ -152,11 +262,12 @@ impl Writer {
         if state.socket.is_none() {
             // A duplicate: an inherited end that is closed takes the descriptor away from everybody here.
             let own = descriptor::duplicate(socket.as_fd());
-            state.socket = Some(own.map_or_else(|_| socket.clone(), Arc::new));
+            let own = own.map_or_else(|_| socket.clone(), Arc::new);
+            state.socket = Some(Outlet::new(own, true));
         }
         state.bytes += waiting.payload.len();
         state.queue.push_back(waiting);
-        state.lost = false;
+        state.kept += 1;
         let known = std::mem::replace(&mut state.enlisted, true);
         drop(state);
         if known {
@@ -172,19 +283,19 @@ impl Writer {
         let mut done = Vec::new();
         let mut state = self.lock();
         let next = state.go_on(self.version, &mut done);
-        let flushing = match &next {
-            Next::Done => {
-                state.enlisted = false;
-                done.extend(state.queue.drain(..));
-                (state.bytes, state.socket) = (0, None);
-                std::mem::take(&mut state.flushing)
-            }
-            _ => Vec::new(),
-        };
+        let mut socket = None;
+        if let Next::Done = &next {
+            state.enlisted = false;
+            done.extend(state.queue.drain(..));
+            state.bytes = 0;
+            socket = state.socket.take();
+        }
+        let flushed = state.flushed();
         drop(state);
-        for alarm in flushing {
+        for alarm in flushed {
             alarm.ring();
         }
+        drop(socket);
         // A receiver that was sent may be gone already, and what its queue holds is closed here.
         let fds = done.into_iter().flat_map(|message| message.fds);
         let last = fds.filter_map(Arc::into_inner).collect::<Vec<_>>();
@@ -194,39 +305,56 @@ impl Writer {
         next
     }
 
-    /// Waits until nothing waits here any more.
-    pub fn flush(&self, deadline: Deadline) -> Result<()> {
-        /// How long to sleep where no alarm can be had.
-        const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+    /// What has been sent so far, for [`Writer::flush`].
+    pub fn mark(&self) -> Mark {
+        let state = self.lock();
+        Mark {
+            made_in: state.made_in,
+            kept: state.kept,
+        }
+    }
+
+    /// Waits until what had been sent by then waits here no more, whatever has been sent since. [`Error::ReceiverGone`]
+    /// if something of it was lost, for everybody who asks.
+    pub fn flush(&self, until: Mark, deadline: Deadline) -> Result<()> {
+        /// How long to sleep where no alarm or no thread can be had.
+        const PAUSE: Duration = Duration::from_millis(20);
         loop {
             let alarm = poll::thread_alarm().ok();
             {
                 let mut state = self.lock();
-                if state.queue.is_empty() {
-                    return match std::mem::take(&mut state.lost) {
-                        true => Err(Error::ReceiverGone),
-                        false => Ok(()),
-                    };
+                // What waited before a fork is the parent's to send.
+                if state.made_in != until.made_in || state.written >= until.kept {
+                    return Ok(());
                 }
-                state.flushing.extend(alarm.clone());
+                if state.lost {
+                    return Err(Error::ReceiverGone);
+                }
+                let waiting = alarm.clone().map(|alarm| (until.kept, alarm));
+                state.flushing.extend(waiting);
             }
-            service::see_that_it_runs();
+            let runs = service::see_that_it_runs();
+            let slice = if runs && alarm.is_some() {
+                deadline
+            } else {
+                Deadline::after(deadline.remaining().unwrap_or(PAUSE).min(PAUSE))
+            };
             let waited = match &alarm {
-                Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], deadline),
-                None => {
-                    let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-                    match poll::wait(&[], Deadline::after(left)) {
-                        Err(Error::TimedOut) if !deadline.passed() => continue,
-                        outcome => outcome,
-                    }
-                }
+                Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], slice),
+                None => poll::wait(&[], slice),
             };
             if let Some(alarm) = &alarm {
                 let mut state = self.lock();
-                state.flushing.retain(|other| !Arc::ptr_eq(other, alarm));
+                state
+                    .flushing
+                    .retain(|(_, other)| !Arc::ptr_eq(other, alarm));
                 alarm.silence();
             }
-            waited?;
+            match waited {
+                Ok(_) => {}
+                Err(Error::TimedOut) if !deadline.passed() => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -261,6 +389,31 @@ impl Resident for Writer {
 }
 
 impl State {
+    /// Fails if there is no memory to keep so much more.
+    fn admit(&mut self, payload: usize) -> Result<()> {
+        // Beside the payloads: small messages are many.
+        let around = size_of::<Waiting>();
+        let held = (self.bytes + self.queue.len() * around) as u64;
+        let more = (payload + around) as u64;
+        if budget::limit().is_some() || self.unasked + more >= CHUNK {
+            budget::admit_kept(held, more)?;
+            self.unasked = 0;
+        } else {
+            self.unasked += more;
+        }
+        Ok(())
+    }
+
+    /// Those who wait for no more than has been written, or in vain.
+    fn flushed(&mut self) -> Vec<Arc<Alarm>> {
+        let (written, lost) = (self.written, self.lost);
+        let over = |(until, _): &mut (u64, Arc<Alarm>)| lost || *until <= written;
+        self.flushing
+            .extract_if(.., over)
+            .map(|(_, alarm)| alarm)
+            .collect()
+    }
+
     fn go_on(&mut self, version: Version, done: &mut Vec<Waiting>) -> Next {
         let Some(socket) = self.socket.clone() else {
             return Next::Done;
@@ -275,7 +428,10 @@ impl State {
             let written = write(version, socket.as_fd(), payload, &fds, progress);
             self.bytes -= progress.at.min(payload.len()) - was_at;
             match written {
-                Ok(Sent::Whole) => done.extend(self.queue.pop_front()),
+                Ok(Sent::Whole) => {
+                    done.extend(self.queue.pop_front());
+                    self.written += 1;
+                }
                 Ok(Sent::WouldBlock) => {
                     return Next::Room(progress.rest.as_ref().unwrap_or(&socket).clone());
                 }
@@ -386,7 +542,7 @@ fn send_first(
         fds.push(theirs.as_raw_fd());
         let sent = socket::send_record(socket, &parts, &fds)?;
         if sent == Sent::Whole {
-            progress.rest = Some(Arc::new(mine));
+            progress.rest = Some(Outlet::new(Arc::new(mine), false));
         }
         sent
     };

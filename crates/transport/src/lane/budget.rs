@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::os::system;
 
-/// Sets the most bytes of unread messages that one lane may hold, instead of a share of the memory.
+/// Sets the most bytes of unread messages that one lane, or one channel to a Rust program, may hold in a process,
+/// instead of a share of the memory.
 pub const VARIABLE: &str = "IPC_CHANNEL_BACKLOG";
 
 /// 0: not set.
@@ -31,6 +32,17 @@ pub fn set_limit(bytes: Option<u64>) {
 ///
 /// Without a limit a sixteenth of the memory stays free: beyond that the kernel would kill somebody.
 pub fn admit(held: u64, more: u64) -> Result<()> {
+    let remedy = "let the receiver catch up, or make the channel with capacity=, then send again";
+    admit_or(held, more, remedy)
+}
+
+/// The same, of messages that wait in the sending process until a program makes room for them.
+pub fn admit_kept(held: u64, more: u64) -> Result<()> {
+    let remedy = "let the receiver catch up (flush waits for that), then send again";
+    admit_or(held, more, remedy)
+}
+
+fn admit_or(held: u64, more: u64, remedy: &str) -> Result<()> {
     let (refuse, why) = match limit() {
         Some(limit) => (
             held + more > limit,
@@ -50,8 +62,7 @@ pub fn admit(held: u64, more: u64) -> Result<()> {
     };
     if refuse {
         return Err(Error::BacklogFull(format!(
-            "this process has {} MiB of unread messages in this channel, and {why}; \
-             let the receiver catch up, or make the channel with capacity=, then send again",
+            "this process has {} MiB of unread messages in this channel, and {why}; {remedy}",
             held >> 20
         )));
     }

@@ -134,6 +134,14 @@ impl Claim {
         }
     }
 
+    /// Whether no other process can receive, or ever could through what a fork has given it.
+    pub fn is_ours_alone(&self) -> bool {
+        match self.word.load(Ordering::Acquire) {
+            0 => fork::forks_begun() == self.forks_at_birth,
+            owner => owner == u64::from(std::process::id()),
+        }
+    }
+
     /// The receiver is about to leave this process: nobody may receive through what a fork has kept.
     pub fn mark_moved(&self) -> Result<()> {
         self.take()?;
