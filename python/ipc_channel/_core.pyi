@@ -66,7 +66,10 @@ LABEL_RUST_0_20: Final = 5
 
 @type_check_only
 class Codec(Protocol):
-    """What the product plugs into :class:`Sending` and :class:`Receiving`."""
+    """What the product plugs into :class:`Sending` and :class:`Receiving`.
+
+    One for Rust programs has ``about`` as well, a str: what people are told that its messages are.
+    """
 
     @property
     def label(self) -> int: ...

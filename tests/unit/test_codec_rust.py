@@ -936,6 +936,7 @@ class Forger:
 
     def __init__(self, payload: bytes, *handles: Any) -> None:
         self.label = _core.LABEL_RUST
+        self.about = "forgeries"
         self.accepts = None
         self.encode = lambda message: _core.Parcel(payload, handles)
         self.decode = None
