@@ -198,6 +198,7 @@ impl Ledger {
             at,
             len,
             made_in: fork::generation(),
+            forks: fork::forks_begun(),
         }
     }
 
@@ -228,6 +229,8 @@ pub struct Hold {
     at: usize,
     len: usize,
     made_in: u64,
+    /// Forks begun before it was made: each one since has given it to a child as well.
+    forks: u64,
 }
 
 impl Hold {
@@ -259,6 +262,10 @@ impl Drop for Hold {
         // A forked child has the memory too, and no say in what becomes of it.
         if self.made_in != fork::generation() {
             return;
+        }
+        // A consumer that was there at the fork has seen to it; this one may outlive the consumer.
+        if self.forks != fork::forks_begun() {
+            self.ledger.keep();
         }
         let mut spans = self.ledger.spans.lock();
         if let Some(span) = spans
