@@ -162,6 +162,10 @@ impl Ledger {
         while spans.open.front().is_some_and(|(_, done)| *done) {
             spans.open.pop_front();
         }
+        // Nobody asks for these either: whoever keeps one message and lets go of all later ones makes no long list.
+        while spans.open.back().is_some_and(|(_, done)| *done) {
+            spans.open.pop_back();
+        }
         if !spans.ended {
             let head = spans.open.front().map_or(spans.read, |(start, _)| *start);
             self.header.word(HEAD).store(head, Ordering::Release);
@@ -279,5 +283,35 @@ impl Drop for Hold {
         let until = spans.first_from(self.ring.start, spans.read);
         drop(spans);
         self.ring.give_back(until);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lane::layout::HEADER_LEN;
+
+    /// Breaks when what was let go is remembered for as long as something before it is held.
+    #[test]
+    fn whoever_keeps_one_message_makes_no_long_list_of_later_ones() {
+        let file = Arc::new(memory::create_growing("held").unwrap());
+        memory::grow(file.as_fd(), 2 * PAGE as u64).unwrap();
+        let map = |offset| Region::map(file.as_fd(), offset, PAGE).unwrap();
+        let header = Arc::new(map(0));
+        let ledger = Arc::new(Ledger::new(header.clone()));
+        let offset = HEADER_LEN as u64;
+        let region = map(offset);
+        let ring = RingMemory::new(region, file.clone(), offset, 0, false, ledger.clone());
+        let ring = Arc::new(ring);
+        let hold = |place: u64| Ledger::hold(&ledger, ring.clone(), place, 0, 16);
+        let kept = hold(0);
+        for place in 1..100 {
+            drop(hold(place * 16));
+        }
+        assert_eq!(ledger.spans.lock().open.len(), 1);
+        assert_eq!(header.word(HEAD).load(Ordering::Acquire), 0);
+        drop(kept);
+        assert!(!ledger.is_holding());
+        assert_eq!(header.word(HEAD).load(Ordering::Acquire), 99 * 16);
     }
 }
