@@ -135,6 +135,37 @@ fn a_view_that_a_child_has_inherited_stays_as_it_is() {
     });
 }
 
+/// Breaks when only a consumer that is there at the fork sees to it that its rings are not given back.
+#[test]
+fn views_that_outlive_their_consumer_stay_as_they_are_in_a_child() {
+    const MANY: usize = 60;
+    for closed in [false, true] {
+        alone(move || {
+            let (sender, receiver) = laned_channel();
+            let (done, finished) = channel(0).unwrap();
+            let content = |number: usize| vec![number as u8 + 1; LARGE];
+            for number in 0..MANY {
+                send(&sender, &content(number)).unwrap();
+            }
+            let views: Vec<_> = (0..MANY).map(|_| receiver.recv(soon()).unwrap()).collect();
+            if closed {
+                drop(receiver);
+            } else {
+                drop(sender);
+                assert!(matches!(receiver.try_recv(), Err(Error::Disconnected)));
+            }
+            let child = Child::run(|| {
+                let mut numbered = views.iter().enumerate();
+                finished.recv(soon()).is_ok()
+                    && numbered.all(|(number, view)| view.payload() == content(number))
+            });
+            drop(views);
+            send(&done, b"").unwrap();
+            assert!(child.succeeds(), "receiver closed: {closed}");
+        });
+    }
+}
+
 /// Breaks when a fork's preparations for one channel fail, or stop at the first of many.
 #[test]
 fn hundreds_of_idle_channels_work_in_parent_and_child() {

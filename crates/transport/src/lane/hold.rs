@@ -162,6 +162,10 @@ impl Ledger {
         while spans.open.front().is_some_and(|(_, done)| *done) {
             spans.open.pop_front();
         }
+        // Nobody asks for these either: whoever keeps one message and lets go of all later ones makes no long list.
+        while spans.open.back().is_some_and(|(_, done)| *done) {
+            spans.open.pop_back();
+        }
         if !spans.ended {
             let head = spans.open.front().map_or(spans.read, |(start, _)| *start);
             self.header.word(HEAD).store(head, Ordering::Release);
@@ -198,6 +202,7 @@ impl Ledger {
             at,
             len,
             made_in: fork::generation(),
+            forks: fork::forks_begun(),
         }
     }
 
@@ -228,6 +233,8 @@ pub struct Hold {
     at: usize,
     len: usize,
     made_in: u64,
+    /// Forks begun before it was made: each one since has given it to a child as well.
+    forks: u64,
 }
 
 impl Hold {
@@ -260,6 +267,10 @@ impl Drop for Hold {
         if self.made_in != fork::generation() {
             return;
         }
+        // A consumer that was there at the fork has seen to it; this one may outlive the consumer.
+        if self.forks != fork::forks_begun() {
+            self.ledger.keep();
+        }
         let mut spans = self.ledger.spans.lock();
         if let Some(span) = spans
             .open
@@ -272,5 +283,35 @@ impl Drop for Hold {
         let until = spans.first_from(self.ring.start, spans.read);
         drop(spans);
         self.ring.give_back(until);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lane::layout::HEADER_LEN;
+
+    /// Breaks when what was let go is remembered for as long as something before it is held.
+    #[test]
+    fn whoever_keeps_one_message_makes_no_long_list_of_later_ones() {
+        let file = Arc::new(memory::create_growing("held").unwrap());
+        memory::grow(file.as_fd(), 2 * PAGE as u64).unwrap();
+        let map = |offset| Region::map(file.as_fd(), offset, PAGE).unwrap();
+        let header = Arc::new(map(0));
+        let ledger = Arc::new(Ledger::new(header.clone()));
+        let offset = HEADER_LEN as u64;
+        let region = map(offset);
+        let ring = RingMemory::new(region, file.clone(), offset, 0, false, ledger.clone());
+        let ring = Arc::new(ring);
+        let hold = |place: u64| Ledger::hold(&ledger, ring.clone(), place, 0, 16);
+        let kept = hold(0);
+        for place in 1..100 {
+            drop(hold(place * 16));
+        }
+        assert_eq!(ledger.spans.lock().open.len(), 1);
+        assert_eq!(header.word(HEAD).load(Ordering::Acquire), 0);
+        drop(kept);
+        assert!(!ledger.is_holding());
+        assert_eq!(header.word(HEAD).load(Ordering::Acquire), 99 * 16);
     }
 }
