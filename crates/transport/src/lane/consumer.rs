@@ -304,7 +304,9 @@ impl Consumer {
             return;
         }
         let spent = self.ring.spent(self.place.read);
-        if spent >= CHUNK as u64 || spent >= PAGE as u64 && !self.has_more() {
+        // While something is held, who lets it go gives back the rest.
+        let last = spent >= PAGE as u64 && !self.ledger.is_holding();
+        if spent >= CHUNK as u64 || last && !self.has_more() {
             self.announce();
             self.ledger.give_back(&self.ring, self.place.read);
         }
