@@ -27,7 +27,9 @@ def wait() -> None:
                 return
             if not interrupted:
                 _log("this process ends when its messages have been read: %s; Ctrl-C ends it now")
-                _core.wait_until_written()
+                # Again and again: a signal that comes just before a wait begins does not end that one.
+                while not _core.wait_until_written(_SILENT):
+                    pass
                 return
             _give_up()
         except KeyboardInterrupt:
