@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +51,19 @@ def send_and_say(codec: Any, name: str, sent: Path) -> None:
     """The same, and a file shows that it is done."""
     send(codec, name)
     sent.touch()
+
+
+def late(function: Callable[..., None]) -> Callable[..., None]:
+    """That function, called by a thread that goes on when everything else in the process is done."""
+    return functools.partial(_start_late, function)
+
+
+def _start_late(function: Callable[..., None], *args: Any) -> None:
+    def wait_and_call() -> None:
+        time.sleep(0.2)  # the end of the process has begun
+        function(*args)
+
+    threading.Thread(target=wait_and_call).start()
 
 
 class Held:
@@ -188,21 +203,23 @@ def test_children_of_multiprocessing_do_not_wait_for_themselves(codec: Any, meth
         assert child.wait(TIMEOUT) == 0
 
 
+@pytest.mark.parametrize("how", [send, late(send)], ids=["at once", "late"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing_wait_too(codec: Any, method: str) -> None:
+def test_children_of_multiprocessing_wait_too(codec: Any, method: str, how: Any) -> None:
     with ipc.OneShotServer(ipc.BytesReceiver, codec=codec) as server:
-        with start_child(method, send, codec, server.name) as child, held(codec, server) as channel:
+        with start_child(method, how, codec, server.name) as child, held(codec, server) as channel:
             time.sleep(0.05)  # it may be at its end by now
             result = channel.read()
             assert result == c.Tally(COUNT, COUNT * SIZE, True, "disconnected")
             assert child.wait(TIMEOUT) == 0
 
 
+@pytest.mark.parametrize("how", [send_and_say, late(send_and_say)], ids=["at once", "late"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_ctrl_c_ends_the_wait_of_children_of_multiprocessing(codec: Any, method: str, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_of_children_of_multiprocessing(codec: Any, method: str, how: Any, tmp_path: Path) -> None:
     with ipc.OneShotServer(ipc.BytesReceiver, codec=codec) as server:
         sent = tmp_path / "sent"
-        with start_child(method, send_and_say, codec, server.name, sent) as child, held(codec, server) as channel:
+        with start_child(method, how, codec, server.name, sent) as child, held(codec, server) as channel:
             deadline = time.monotonic() + TIMEOUT
             while not sent.exists():
                 assert time.monotonic() < deadline

@@ -193,6 +193,18 @@ def test_headers_that_say_something_else(foe: Foe) -> None:
     foe.survived()
 
 
+def test_another_holder_takes_what_was_seen(foe: Foe) -> None:
+    """Who has given the receiver away can have kept a duplicate. The end is the end all the same."""
+    count, read = 64, 20
+    for number in range(count):
+        wire.send(foe.socket, foe.shape, bytes([number]))
+    assert [foe.receiver.recv(TIMEOUT) for _ in range(read)] == [bytes([number]) for number in range(read)]
+    with socket.socket(fileno=foe.receiver.duplicate_fd()) as thief:
+        for _ in range(count - read):
+            assert thief.recv(100, socket.MSG_DONTWAIT)
+    foe.survived()
+
+
 def test_many_descriptors_that_nothing_refers_to(foe: Foe) -> None:
     with pair() as (one, _other):
         before = len(os.listdir("/proc/self/fd"))

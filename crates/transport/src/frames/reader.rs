@@ -400,7 +400,11 @@ impl State {
                     self.outlook.forget();
                     return forged(ANOTHER_PROCESS);
                 }
-                Took::End => return forged("is empty"),
+                Took::End => {
+                    // Or it is the end of the stream, behind what another process has taken: the next look tells.
+                    self.outlook.forget();
+                    return forged("is empty");
+                }
             };
             self.outlook.took(len);
             match version.read(&packet[..len.min(MAX_HEADER)], len)? {
