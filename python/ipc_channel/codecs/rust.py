@@ -72,7 +72,7 @@ class RustCodec:
         self.label: int = version.label
         self.form = form
         """The type, as the user wrote it."""
-        self.about = describe(form)
+        self.about: str = describe(form)
         """The same as text."""
         self.version = version
         self.accepts: None = None
