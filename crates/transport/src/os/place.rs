@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 
 use crate::error::{Error, Result};
+use crate::os::process;
 
 /// Hexadecimal digits of a nonce or a secret.
 pub const RANDOM_LEN: usize = 24;
@@ -55,7 +56,7 @@ struct Directory {
 
 impl Directory {
     fn enter(nonce: &str) -> Result<Self> {
-        let user = rustix::process::geteuid().as_raw();
+        let user = process::effective_user();
         let shared = std::env::temp_dir().join(format!("ipc-channel-{user}"));
         match Self::open(&shared)? {
             Some(directory) => Ok(directory),
@@ -81,7 +82,7 @@ impl Directory {
             };
             let status = rustix::fs::fstat(&opened).map_err(|e| Error::kernel("fstat", e))?;
             let others = Mode::from_raw_mode(status.st_mode).intersects(Mode::RWXG | Mode::RWXO);
-            if others || status.st_uid != rustix::process::geteuid().as_raw() {
+            if others || status.st_uid != process::effective_user() {
                 return Ok(None);
             }
             let directory = Self {
