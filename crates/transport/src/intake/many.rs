@@ -428,7 +428,10 @@ impl Many {
         if self.stale {
             self.refresh_lanes(leftovers)?;
         }
-        if let Some(next) = self.earliest(self.horizon, leftovers)? {
+        // A lane that was alone for long enough is told from the others by a new look, also within a batch.
+        if self.taken_alone < MOST_ALONE
+            && let Some(next) = self.earliest(self.horizon, leftovers)?
+        {
             return Ok(Some(next));
         }
         // What is found in the first look and was sent during it is covered by the second.
