@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
 use crate::delivery::{Delivery, View, payload_of};
 use crate::errors;
+use crate::literals;
 use crate::parcel::Encoded;
 
 pub const LABEL_BYTES: u8 = 0;
@@ -106,6 +107,8 @@ fn stack_of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 
 /// The parts of a codec object, looked up once.
 pub struct Plug {
+    /// Small trees of builtin values go by [`literals`].
+    pickles: bool,
     accepts: Option<Py<PyAny>>,
     encode: Option<Py<PyAny>>,
     encoding: Option<Encoding>,
@@ -121,14 +124,17 @@ impl Plug {
             Ok((!part.is_none()).then(|| part.unbind()))
         };
         let encoding = codec.getattr_opt(intern!(py, "encoding"))?;
+        let label: u8 = codec.getattr(intern!(py, "label"))?.extract()?;
+        let decode = part(intern!(py, "decode"))?;
         Ok(Plug {
+            pickles: label == LABEL_PICKLED && decode.is_some(),
             accepts: part(intern!(py, "accepts"))?,
             encode: part(intern!(py, "encode"))?,
             encoding: encoding
                 .filter(|encoding| !encoding.is_none())
                 .map(Encoding::new)
                 .transpose()?,
-            decode: part(intern!(py, "decode"))?,
+            decode,
             decode_delivery: part(intern!(py, "decode_delivery"))?,
         })
     }
@@ -161,6 +167,11 @@ impl Plug {
                 ),
             ));
         }
+        if self.pickles
+            && let Some(encoded) = literals::encode(message)?
+        {
+            return Ok(Encoded::Bytes(encoded.unbind()));
+        }
         let encoded = match (&self.encoding, &self.encode) {
             (Some(encoding), _) => encoding.encode(message).and_then(Encoded::new),
             (None, Some(encode)) => call(encode.bind(py), message).and_then(Encoded::new),
@@ -179,9 +190,8 @@ impl Plug {
     pub fn decode(&self, py: Python<'_>, message: Message) -> PyResult<Py<PyAny>> {
         let decoded = match (message.is_plain(), &self.decode, &self.decode_delivery) {
             (true, None, _) => payload_of(py, &message).map(Bound::into_any),
-            (true, Some(decode), _) => {
-                View::to_decode(py, message).and_then(|payload| decode.bind(py).call1((payload,)))
-            }
+            (true, Some(decode), _) => View::to_decode(py, message)
+                .and_then(|payload| self.read(decode.bind(py), &payload)),
             (false, _, Some(decode)) => {
                 Bound::new(py, Delivery::new(message)).and_then(|delivery| {
                     let decoded = decode.bind(py).call1((&delivery,));
@@ -208,16 +218,43 @@ impl Plug {
     pub fn decode_payload(&self, py: Python<'_>, payload: Py<PyBytes>) -> PyResult<Py<PyAny>> {
         match &self.decode {
             None => Ok(payload.into_any()),
-            Some(decode) => call(decode.bind(py), payload.bind(py).as_any())
+            Some(decode) => self
+                .read(decode.bind(py), payload.bind(py).as_any())
                 .map(Bound::unbind)
                 .map_err(|error| undecodable(py, error)),
         }
+    }
+
+    /// What a payload without handles and buffers says.
+    #[inline]
+    fn read<'py>(
+        &self,
+        decode: &Bound<'py, PyAny>,
+        payload: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.pickles {
+            if let Ok(bytes) = payload.cast_exact::<PyBytes>()
+                && literals::are_in(bytes.as_bytes())
+            {
+                return literals::decode(bytes);
+            }
+            literals::note_pickle(payload.py());
+        }
+        call(decode, payload)
+    }
+
+    /// Called with no message in hand.
+    pub fn get_ready(&self, py: Python<'_>) -> PyResult<()> {
+        if self.pickles {
+            return literals::get_ready(py);
+        }
+        Ok(())
     }
 }
 
 /// Calls a function with one argument, without making a tuple for it.
 #[inline]
-fn call<'py>(
+pub fn call<'py>(
     function: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {

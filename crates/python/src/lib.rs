@@ -15,6 +15,7 @@ mod file;
 mod foreign;
 mod handle;
 mod listener;
+mod literals;
 mod memory;
 mod parcel;
 mod process;

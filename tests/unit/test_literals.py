@@ -1,0 +1,241 @@
+"""Small messages of builtin values on untyped channels: not pickled, and nobody can tell."""
+
+from __future__ import annotations
+
+import collections
+import math
+import pickle
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ipc_channel as ipc
+from ipc_channel._core import LABEL_PICKLED
+from ipc_channel.codecs import literals
+from tests.support.snippets import run_snippet
+
+ENOUGH = 300
+"""After so many messages the import of msgspec has paid for itself."""
+
+PICKLE = b"\x80\x05"
+
+
+class Payloads:
+    """The codec of an untyped channel that takes and gives the bytes themselves."""
+
+    label = LABEL_PICKLED
+    about = "payloads"
+    accepts = None
+    encode = None
+    encoding = None
+    decode = None
+    decode_delivery = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def busy() -> None:
+    sender, receiver = ipc.channel()
+    with sender, receiver:
+        for number in range(ENOUGH):
+            sender.send(number)
+            assert receiver.recv() == number
+
+
+def payload_of(message: Any) -> bytes:
+    sender, receiver = ipc.channel()
+    with sender, ipc.Receiver(receiver, Payloads()) as payloads:  # type: ignore[arg-type, call-arg]
+        sender.send(message)
+        payload = payloads.recv()
+    assert isinstance(payload, bytes)
+    return payload
+
+
+def roundtrip(message: Any) -> Any:
+    sender, receiver = ipc.channel()
+    with sender, receiver:
+        sender.send(message)
+        return receiver.recv()
+
+
+def outline(value: Any, seen: dict[int, int] | None = None) -> Any:
+    """Its types, its values exactly, the order of its dicts, and which dicts and lists are the same."""
+    seen = {} if seen is None else seen
+    if isinstance(value, float):
+        return (float, "nan" if math.isnan(value) else value.hex())
+    if not isinstance(value, dict | list | tuple):
+        return (type(value), value)
+    if not isinstance(value, tuple):
+        if id(value) in seen:
+            return ("again", seen[id(value)])
+        seen[id(value)] = len(seen)
+    items = value.items() if isinstance(value, dict) else value
+    return (
+        type(value),
+        [(outline(item[0]), outline(item[1], seen)) if isinstance(value, dict) else outline(item, seen) for item in items],
+    )
+
+
+LITERALS = [
+    *(None, True, False, 0, 1, -1, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5, math.inf, math.nan),
+    *("", "text", "\0", "größer 😀", b"", b"bytes", [], {}, (), [[]], ({},), [1, [2, [3]]]),
+    *({"a": 1, "b": [True, None]}, {1: "one", "1": 1, -1: None}, ("job", {"number": 7}, [1.5]), (1,), ([],)),
+    *({"z": 1, "a": 2}, ["x" * 4096], list(range(127))),
+]
+
+
+@pytest.mark.parametrize("message", LITERALS, ids=lambda message: repr(message)[:30])
+def test_what_comes_back_as_it_went(message: Any) -> None:
+    assert not payload_of(message).startswith(PICKLE)
+    assert outline(roundtrip(message)) == outline(message)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Count(int):
+    pass
+
+
+SHARED = [1]
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+DEEP: list[Any] = []
+for _ in range(20):
+    DEEP = [DEEP]
+
+PICKLED = [
+    *(2**63, -(2**63) - 1, "\ud800", Text("text"), Count(1), 1j, {1}, frozenset(), bytearray(b"x"), range(3)),
+    *([(1, 2)], {"a": ()}, ((),), {True: 1}, {None: 1}, {1.5: 1}, {b"a": 1}, {(1,): 1}, {Text("a"): 1}, {2**70: 1}),
+    *(collections.OrderedDict(a=1), collections.Counter("ab"), [Count(1)], (Text("text"),)),
+    *([SHARED, SHARED], [[1]] * 2, {"a": SHARED, "b": [SHARED]}, (SHARED, SHARED), DEEP),
+    *("x" * 4097, ["x" * 2049, b"x" * 2048], list(range(128)), tuple(range(129)), {"x" * 4097: 1}),
+]
+
+
+@pytest.mark.parametrize("message", PICKLED, ids=lambda message: repr(message)[:30])
+def test_what_would_not_is_pickled(message: Any) -> None:
+    assert payload_of(message).startswith(PICKLE)
+    assert outline(roundtrip(message)) == outline(message)
+
+
+def test_what_holds_itself_is_pickled() -> None:
+    came = roundtrip(CYCLE)
+    assert came[0] is came
+    loop: dict[str, Any] = {"down": []}
+    loop["down"].append(loop)
+    came = roundtrip(loop)
+    assert came["down"][0] is came
+
+
+def test_what_is_in_a_message_once_and_elsewhere_too() -> None:
+    parts = [[number] for number in range(4)]
+    message = {"parts": list(parts), "first": {}}
+    assert not payload_of(message).startswith(PICKLE)
+    assert outline(roundtrip(message)) == outline(message)
+
+
+keys = st.text(max_size=5) | st.integers() | st.booleans() | st.none()
+leaves = keys | st.floats() | st.binary(max_size=5) | st.just(SHARED)
+trees = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4) | st.tuples(inner, inner)
+)
+
+
+@given(message=trees)
+def test_a_pickle_would_have_said_the_same(message: Any) -> None:
+    assert outline(roundtrip(message)) == outline(pickle.loads(pickle.dumps(message)))
+
+
+@pytest.fixture
+def peer() -> Iterator[tuple[ipc.Sender[bytes], ipc.Receiver[Any]]]:
+    sender, receiver = ipc.channel()
+    with ipc.Sender(sender, Payloads()) as raw, receiver:  # type: ignore[arg-type, call-arg]
+        yield raw, receiver
+
+
+@given(payload=st.binary(max_size=60))
+def test_bytes_that_mean_nothing(payload: bytes) -> None:
+    if payload[:1] == b"\x80" and payload != b"\x80":
+        return  # a pickle may do anything
+    sender, receiver = ipc.channel()
+    with ipc.Sender(sender, Payloads()) as raw, receiver:  # type: ignore[arg-type, call-arg]
+        raw.send(payload)
+        raw.send(b"\xc0")
+        try:
+            receiver.recv()
+        except ipc.DecodeError as error:
+            assert error.__cause__ is not None
+        assert receiver.recv() is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\xc1\x80", b"\xc1\x91", b"\x01\x01", b"\x81\x01", b"\xc1\x90\x90", b"\xd9\xff"])
+def test_payloads_cut_short_or_too_long(peer: tuple[ipc.Sender[bytes], ipc.Receiver[Any]], payload: bytes) -> None:
+    raw, receiver = peer
+    raw.send(payload)
+    with pytest.raises(ipc.DecodeError):
+        receiver.recv()
+
+
+def test_every_way_of_receiving() -> None:
+    message = {"number": 7, "items": [1, 2]}
+    sender, receiver = ipc.channel()
+    with sender, receiver:
+        sender.send_many([message, (1, 2), message])
+        assert receiver.recv_many(2) == [message, (1, 2)]
+        assert receiver.try_recv() == message
+        sender.send((message, 1))
+        with ipc.ReceiverSet() as receivers:
+            receivers.add(receiver)
+            [event] = receivers.select()
+    assert isinstance(event, ipc.Received)
+    assert event.message == (message, 1)
+
+
+def test_an_opaque_message() -> None:
+    sender, receiver = ipc.channel()
+    with sender, receiver.to_opaque() as opaque, ipc.ReceiverSet() as receivers:
+        sender.send(("job", 1))
+        receivers.add(opaque)
+        [event] = receivers.select()
+        assert isinstance(event, ipc.Received)
+        assert event.message.to(trusted=True) == ("job", 1)
+
+
+def test_msgspec_is_imported_when_it_pays() -> None:
+    source = f"""
+        import os, sys
+        import ipc_channel as ipc
+
+        def is_imported():
+            return {literals.__name__!r} in sys.modules
+
+        sender, receiver = ipc.channel()
+        back, answers = ipc.channel()
+        pid = os.fork()
+        if pid == 0:
+            sender.close()
+            answers.close()
+            for message in receiver:
+                back.send((message, is_imported()))
+            os._exit(0)
+        receiver.close()
+        back.close()
+        for number in range(50):
+            sender.send(number)
+            assert answers.recv() == (number, False)
+        assert not is_imported()
+        for number in range({ENOUGH}):
+            sender.send(number)
+            message, there = answers.recv()
+            assert message == number
+        assert there and is_imported()
+        sender.close()
+        os.waitpid(pid, 0)
+        answers.close()
+    """
+    run_snippet(textwrap.dedent(source))
