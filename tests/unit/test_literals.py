@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import pickle
 import textwrap
@@ -72,11 +73,8 @@ def outline(value: Any, seen: dict[int, int] | None = None) -> Any:
         if id(value) in seen:
             return ("again", seen[id(value)])
         seen[id(value)] = len(seen)
-    items = value.items() if isinstance(value, dict) else value
-    return (
-        type(value),
-        [(outline(item[0]), outline(item[1], seen)) if isinstance(value, dict) else outline(item, seen) for item in items],
-    )
+    items = value.items() if isinstance(value, dict) else value  # a dict's are tuples
+    return (type(value), [outline(item, seen) for item in items])
 
 
 LITERALS = [
@@ -142,7 +140,8 @@ def test_what_is_in_a_message_once_and_elsewhere_too() -> None:
 keys = st.text(max_size=5) | st.integers() | st.booleans() | st.none()
 leaves = keys | st.floats() | st.binary(max_size=5) | st.just(SHARED)
 trees = st.recursive(
-    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4) | st.tuples(inner, inner)
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4) | st.tuples(inner, inner),
 )
 
 
@@ -166,14 +165,14 @@ def test_bytes_that_mean_nothing(payload: bytes) -> None:
     with ipc.Sender(sender, Payloads()) as raw, receiver:  # type: ignore[arg-type, call-arg]
         raw.send(payload)
         raw.send(b"\xc0")
-        try:
+        with contextlib.suppress(ipc.DecodeError):
             receiver.recv()
-        except ipc.DecodeError as error:
-            assert error.__cause__ is not None
         assert receiver.recv() is None
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\xc1\x80", b"\xc1\x91", b"\x01\x01", b"\x81\x01", b"\xc1\x90\x90", b"\xd9\xff"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xc1", b"\xc1\x80", b"\xc1\x91", b"\x01\x01", b"\x81\x01", b"\xc1\x90\x90", b"\xd9\xff"]
+)
 def test_payloads_cut_short_or_too_long(peer: tuple[ipc.Sender[bytes], ipc.Receiver[Any]], payload: bytes) -> None:
     raw, receiver = peer
     raw.send(payload)
