@@ -16,7 +16,10 @@ use ipc_channel_transport::{Error, Gone, HandleRef, Receiver, Sender, channel, c
 
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // That the receivers of the test before are gone is noticed by another thread.
+    Unwritten::now().wait(soon()).unwrap();
+    alone
 }
 
 const COUNT: usize = 1000;
@@ -79,7 +82,9 @@ fn what_only_this_process_could_receive_is_not_waited_for() {
     drop(sender);
     assert!(!is_waited_for());
     drop(receiver.take(Gone::Converted).unwrap());
-    assert!(!is_waited_for(), "nobody can receive it");
+    // Nobody can receive it, which another thread notices.
+    Unwritten::now().wait(soon()).unwrap();
+    assert!(!is_waited_for());
     drop(twin);
 }
 
