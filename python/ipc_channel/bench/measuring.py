@@ -2,8 +2,9 @@
 
 import math
 import resource
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,13 @@ __all__ = [
     "raise_descriptor_limit",
     "seconds_each",
     "seconds_each_alone",
+    "seconds_each_in_turn",
 ]
 
 _SEARCH_SHARE: Final = 8.0
 """The part of the time that the search for the right count may take."""
+
+_TURNS: Final = 5
 
 now: Final = time.monotonic_ns
 """Nanoseconds of the clock that all processes of a machine share."""
@@ -51,6 +55,17 @@ def seconds_each(seconds: float, run: Callable[[int], float], first: int = 16) -
         count *= 4
     count = max(1, int(count * seconds / took))
     return run(count) / count
+
+
+def seconds_each_in_turn(seconds: float, runs: Mapping[str, Callable[[int], float]]) -> dict[str, float]:
+    """As :func:`seconds_each` for each of ``runs``, all of them within ``seconds`` and several times by turns.
+
+    For figures that are compared with each other: where the machine is slower for a while, it is so for all of them.
+    Each is the median of its turns.
+    """
+    share = seconds / _TURNS / len(runs)
+    turns = [{name: seconds_each(share, run) for name, run in runs.items()} for _ in range(_TURNS)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in runs}
 
 
 def seconds_each_alone(seconds: float, operation: Callable[[], object]) -> float:

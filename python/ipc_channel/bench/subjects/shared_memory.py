@@ -1,10 +1,12 @@
 """Shared memory inside messages."""
 
 import time
+from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import ipc_channel as ipc
-from ipc_channel.bench.measuring import available_memory, check, seconds_each
+from ipc_channel.bench.measuring import available_memory, check, seconds_each, seconds_each_in_turn
 from ipc_channel.bench.peer import Control, peer
 from ipc_channel.bench.rivals.rust import by_rust_peer
 from ipc_channel.bench.subject import OURS, Effort, Figures, Metric, Subject
@@ -27,24 +29,25 @@ def _exchange(
 
 
 def _sizes(effort: Effort) -> Figures:
-    figures: Figures = {}
     sender, receiver = ipc.channel(ipc.SharedMemory)
     answer, answers = ipc.channel(tuple[int, int, int])
-    with answers, answer, receiver, peer(_receive, receiver, answer), sender:
+    with ExitStack() as stack:
+        for needed in (answers, answer, receiver, peer(_receive, receiver, answer), sender):
+            stack.enter_context(needed)
+        memories: dict[str, ipc.SharedMemory] = {}
         for name, size in _SIZES.items():
             # As in Rust, three times: there may be a copy of it at each side for a moment.
             if size > _QUICK_LARGEST and (effort.quick or available_memory() < 3 * size):
                 continue
-            with ipc.SharedMemory.filled(_BYTE, size) as memory:
+            memories[name] = stack.enter_context(ipc.SharedMemory.filled(_BYTE, size))
 
-                def run(count: int, memory: ipc.SharedMemory = memory) -> float:
-                    start = time.perf_counter()
-                    for _ in range(count):
-                        _exchange(sender, answers, memory)
-                    return time.perf_counter() - start
+        def run(memory: ipc.SharedMemory, count: int) -> float:
+            start = time.perf_counter()
+            for _ in range(count):
+                _exchange(sender, answers, memory)
+            return time.perf_counter() - start
 
-                figures[name] = seconds_each(effort.seconds / len(_SIZES), run)
-    return figures
+        return seconds_each_in_turn(effort.seconds, {name: partial(run, memory) for name, memory in memories.items()})
 
 
 def _create_and_send(effort: Effort) -> Figures:
