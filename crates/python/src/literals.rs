@@ -1,8 +1,8 @@
 //! Small messages of values that Python has literals for: dicts, lists, text, numbers, and a tuple of these. msgspec
 //! writes and reads them as MessagePack in a fraction of a pickle's time, and they come back as they went.
 //!
-//! A pickle begins with 0x80 and is longer than that; in MessagePack the byte is an empty dict, which ends there.
-//! 0xC1, which begins nothing in MessagePack, says that a list was a tuple.
+//! They begin with a byte that begins neither a pickle nor MessagePack, so that ends which were given different types
+//! still find out; and with two, if the list that follows was a tuple.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,8 +27,7 @@ const MOST_DEPTH: u32 = 16;
 /// Dicts and lists to which somebody else refers: one of them could occur twice.
 const MOST_SHARED: usize = 8;
 
-const PICKLE: u8 = 0x80;
-const TUPLE: u8 = 0xC1;
+const MARK: u8 = 0xC1;
 
 /// The functions of `ipc_channel.codecs.literals`.
 struct Codec {
@@ -66,18 +65,15 @@ pub fn encode<'py>(message: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Py
     if !fits {
         return Ok(None);
     }
+    let mark = [MARK; 2];
+    let mark = &mark[..1 + usize::from(tuple.is_ok())];
     let encoded = codec(py).and_then(|codec| {
         let bytes = call(codec.encode.bind(py), message)?;
-        let bytes = bytes.cast_into::<PyBytes>()?;
-        if tuple.is_err() {
-            return Ok(bytes);
-        }
-        let bytes = bytes.as_bytes();
-        PyBytes::new_with(py, 1 + bytes.len(), |marked| {
-            if let Some((mark, rest)) = marked.split_first_mut() {
-                *mark = TUPLE;
-                rest.copy_from_slice(bytes);
-            }
+        let bytes = bytes.cast::<PyBytes>()?.as_bytes();
+        PyBytes::new_with(py, mark.len() + bytes.len(), |marked| {
+            let (beginning, rest) = marked.split_at_mut(mark.len());
+            beginning.copy_from_slice(mark);
+            rest.copy_from_slice(bytes);
             Ok(())
         })
     });
@@ -117,30 +113,26 @@ pub fn get_ready(py: Python<'_>) -> PyResult<()> {
     }
 }
 
-/// Whether a payload is not a pickle.
+/// Whether a payload is such a message.
 #[inline]
 pub fn are_in(payload: &[u8]) -> bool {
-    match payload {
-        [] => false,
-        [first] => *first != TUPLE,
-        [first, ..] => *first != PICKLE,
-    }
+    payload.first() == Some(&MARK)
 }
 
 /// The message whose bytes [`are_in`] recognizes.
 pub fn decode<'py>(payload: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     let py = payload.py();
     let codec = codec(py)?;
-    match payload.as_bytes() {
-        [TUPLE, list @ ..] => {
-            let list = PyBytes::new_with(py, list.len(), |copy| {
-                copy.copy_from_slice(list);
-                Ok(())
-            })?;
-            call(codec.decode_tuple.bind(py), &list)
-        }
-        _ => call(codec.decode.bind(py), payload),
-    }
+    let (decode, value) = match payload.as_bytes() {
+        [MARK, MARK, list @ ..] => (&codec.decode_tuple, list),
+        [_, value @ ..] => (&codec.decode, value),
+        [] => (&codec.decode, &[][..]),
+    };
+    let value = PyBytes::new_with(py, value.len(), |copy| {
+        copy.copy_from_slice(value);
+        Ok(())
+    })?;
+    call(decode.bind(py), &value)
 }
 
 /// What a message may still have.
