@@ -338,8 +338,11 @@ impl Receiving {
                     return kept.map(Ok);
                 }
             }
-            if deadline.is_some() {
-                end.receiver.spin(SPIN_WITH_GIL_NS);
+            if deadline.is_some()
+                && end.receiver.spin(SPIN_WITH_GIL_NS)
+                && let Some(message) = Receiving::next_quickly(slf)
+            {
+                return message.map(Ok);
             }
             match Receiving::try_next(slf)? {
                 Err(Error::Empty) => {}

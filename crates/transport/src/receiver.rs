@@ -174,7 +174,13 @@ impl Receiver {
     pub fn spin(&self, most: u64) -> bool {
         const LOOKS_A_CLOCK: u32 = 16;
         let spin = self.spin.load(Ordering::Relaxed).min(most);
-        if spin < 1_000 || !system::has_several_cores() || !self.intake.has_lanes() {
+        if spin < 1_000 || !system::has_several_cores() {
+            return false;
+        }
+        if self.intake.has_news() {
+            return true;
+        }
+        if !self.intake.has_lanes() {
             return false;
         }
         let until = clock::now() + spin;

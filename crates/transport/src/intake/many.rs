@@ -425,7 +425,7 @@ impl Many {
         if self.new_door {
             self.open_doors(primary, &mut work, leftovers)?;
         }
-        if self.stale {
+        if self.stale && self.has_rest() {
             self.refresh_lanes(leftovers)?;
         }
         // A lane that was alone for long enough is told from the others by a new look, also within a batch.
@@ -448,6 +448,18 @@ impl Many {
             }
         }
         Ok(None)
+    }
+
+    /// Whether something of the last batch may still be there.
+    fn has_rest(&self) -> bool {
+        let unread = |index: &usize| {
+            let source = self.sources.get(*index).and_then(Option::as_ref);
+            source.is_some_and(|source| {
+                let lane = source.lane.as_ref();
+                lane.is_some_and(|lane| lane.position() < source.seen)
+            })
+        };
+        !self.heads.is_empty() || self.awake.iter().any(unread)
     }
 
     /// Everything that is there now belongs to one batch, and what comes later to the next: nobody whose stamps

@@ -1,6 +1,7 @@
 //! Waiting: for sockets, and for another thread of this process that closes what is waited for.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -182,17 +183,23 @@ impl Epoll {
 
     /// The same, in place of what `tokens` holds.
     pub fn ready_into(&self, most: usize, tokens: &mut Vec<u64>) -> Result<()> {
+        /// Most receivers have no more; room for them costs no allocation.
+        const FEW: usize = 8;
         tokens.clear();
-        let mut events = Vec::with_capacity(most);
-        match epoll::wait(
-            &self.0,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        ) {
-            Ok(_) => {
+        let mut few = [const { MaybeUninit::uninit() }; FEW];
+        let mut many = Vec::new();
+        let room = if most <= FEW {
+            &mut few[..]
+        } else {
+            many.reserve(most);
+            many.spare_capacity_mut()
+        };
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match epoll::wait(&self.0, room, Some(&at_once)) {
+            Ok((events, _)) => {
                 tokens.extend(events.iter().map(|event| event.data.u64()));
                 Ok(())
             }
