@@ -23,6 +23,7 @@ pub mod receiver_set;
 pub mod route;
 pub mod sender;
 pub mod shared_memory;
+pub mod spin;
 pub mod sync;
 pub mod way;
 pub mod wire;

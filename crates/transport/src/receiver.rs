@@ -14,13 +14,10 @@ use crate::message::{Body, Message};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
 use crate::os::{clock, descriptor, fork, process, system};
+use crate::spin::Spin;
 use crate::way::In;
 use crate::wire::luggage::Incoming;
 use crate::wire::rust::Version;
-
-/// How long a receiver that has lanes looks for news before it sleeps: at most, and at first.
-const LONGEST_SPIN_NS: u64 = 50_000;
-const FIRST_SPIN_NS: u64 = 20_000;
 
 /// A receiving end, used by one process. Threads may share it: each message goes to one of them.
 #[derive(Debug)]
@@ -30,8 +27,7 @@ pub struct Receiver {
     claim: Arc<Claim>,
     /// The generation in which the claim was found to be ours.
     claimed_in: AtomicU64,
-    /// How long the next spin may last, in nanoseconds.
-    spin: AtomicU64,
+    spin: Spin,
     peer_pid: Option<u32>,
 }
 
@@ -64,7 +60,7 @@ impl Receiver {
             intake,
             claim,
             claimed_in: AtomicU64::new(0),
-            spin: AtomicU64::new(FIRST_SPIN_NS),
+            spin: Spin::default(),
             peer_pid: None,
         })
     }
@@ -151,29 +147,21 @@ impl Receiver {
         if vain.is_suspicious() {
             self.intake.look_at_the_first()?;
         }
-        if self.spin(LONGEST_SPIN_NS) {
+        if self.spin(u64::MAX) {
             return Ok(());
         }
         let before = clock::now();
         let outcome = self
             .end
             .wait(None, Interest::Readable, deadline, || self.intake.rest());
-        // A short sleep would have been better spent spinning, a long one shows that spinning is in vain.
-        let slept = clock::now() - before;
-        let spin = self.spin.load(Ordering::Relaxed);
-        let next = if slept < LONGEST_SPIN_NS {
-            (spin * 2).clamp(FIRST_SPIN_NS, LONGEST_SPIN_NS)
-        } else {
-            spin / 2
-        };
-        self.spin.store(next, Ordering::Relaxed);
+        self.spin.slept(clock::now() - before);
         outcome
     }
 
     /// Looks for news in the lanes for a moment, `most` nanoseconds at most. True if there are some.
     pub fn spin(&self, most: u64) -> bool {
         const LOOKS_A_CLOCK: u32 = 16;
-        let spin = self.spin.load(Ordering::Relaxed).min(most);
+        let spin = self.spin.limit().min(most);
         if spin < 1_000 || !system::has_several_cores() {
             return false;
         }
@@ -338,7 +326,7 @@ impl Receiver {
             intake: self.intake.clone(),
             claim: self.claim.clone(),
             claimed_in: AtomicU64::new(0),
-            spin: AtomicU64::new(FIRST_SPIN_NS),
+            spin: Spin::default(),
             peer_pid: self.peer_pid,
         })
     }

@@ -1,0 +1,102 @@
+//! How long a receiver that has lanes looks for news before it sleeps.
+//!
+//! If a sleep was short, it would have been better spent looking; after a long one there is less looking next time, and
+//! soon none. Two processes that wait for nothing but each other's messages could go on like this for ever: each sleeps
+//! because the other one does, for as long as it takes to wake two processes. So after some sleeps of such a length a
+//! receiver looks for the whole time once more. Then the other one's answer comes sooner than that, and ours sooner to
+//! it: both have slept for short.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const FIRST_NS: u64 = 20_000;
+const LONGEST_NS: u64 = 50_000;
+/// Waking two processes does not take longer, unless the processors are busy; then looking is no help either.
+const TWO_WAKE_UPS_NS: u64 = 200_000;
+/// A try costs the longest look, so this many sleeps lose little by it.
+const TRY_AFTER: u32 = 16;
+
+/// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
+#[derive(Debug)]
+pub struct Spin {
+    limit: AtomicU64,
+    /// Sleeps since the last try that two wake-ups could explain.
+    in_vain: AtomicU32,
+}
+
+impl Default for Spin {
+    fn default() -> Spin {
+        Spin {
+            limit: AtomicU64::new(FIRST_NS),
+            in_vain: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Spin {
+    /// How long to look, in nanoseconds.
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// A sleep after looking in vain lasted so many nanoseconds.
+    pub fn slept(&self, nanoseconds: u64) {
+        let limit = self.limit();
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        let (limit, in_vain) = if nanoseconds < LONGEST_NS {
+            ((limit * 2).clamp(FIRST_NS, LONGEST_NS), 0)
+        } else if nanoseconds >= TWO_WAKE_UPS_NS {
+            (limit / 2, in_vain)
+        } else if in_vain + 1 < TRY_AFTER {
+            (limit / 2, in_vain + 1)
+        } else {
+            (LONGEST_NS, 0)
+        };
+        self.limit.store(limit, Ordering::Relaxed);
+        self.in_vain.store(in_vain, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: u64 = 1_000_000;
+
+    #[test]
+    fn who_sleeps_for_long_soon_looks_no_more() {
+        let spin = Spin::default();
+        for _ in 0..16 {
+            spin.slept(MILLISECOND);
+        }
+        for _ in 0..100 {
+            assert_eq!(spin.limit(), 0);
+            spin.slept(MILLISECOND);
+        }
+    }
+
+    #[test]
+    fn short_sleeps_are_spent_looking() {
+        let spin = Spin::default();
+        for _ in 0..100 {
+            spin.slept(MILLISECOND);
+        }
+        for _ in 0..3 {
+            spin.slept(30_000);
+        }
+        assert_eq!(spin.limit(), LONGEST_NS);
+    }
+
+    /// Breaks when two processes that answer each other, and were disturbed once, sleep each time from then on.
+    #[test]
+    fn sleeps_that_two_wake_ups_explain_are_tried_against_now_and_then() {
+        let spin = Spin::default();
+        let limits = (0..1600).map(|_| {
+            spin.slept(60_000);
+            spin.limit()
+        });
+        let limits: Vec<u64> = limits.collect();
+        assert!(limits.chunks(100).all(|some| some.contains(&LONGEST_NS)));
+        let each = limits.iter().sum::<u64>() / limits.len() as u64;
+        assert!(each < LONGEST_NS / 5, "{each} ns a sleep");
+    }
+}
