@@ -428,8 +428,9 @@ impl Many {
         if self.stale && self.has_rest() {
             self.refresh_lanes(leftovers)?;
         }
-        // A lane that was alone for long enough is told from the others by a new look, also within a batch.
-        if self.taken_alone < MOST_ALONE
+        // A lane that was alone for long enough is told from the others by a new look, also within a batch. But not
+        // if something else waits for the end of the batch: with a new look for every so many messages there is none.
+        if (self.taken_alone < MOST_ALONE || self.heads.len() > 1)
             && let Some(next) = self.earliest(self.horizon, leftovers)?
         {
             return Ok(Some(next));
