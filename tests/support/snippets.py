@@ -18,10 +18,7 @@ OTHER_UID: Final = 65534
 CAN_CHANGE_USER: Final = os.geteuid() == 0
 """Whether ``as_other_user`` really changes the user. If not, the tests run without privileges as it is."""
 
-PACKAGE: Final = (
-    *("ipc_channel.codecs.literals", "ipc_channel.codecs.pickled", "ipc_channel.codecs.typed"),
-    *("ipc_channel.fd", "ipc_channel.one_shot"),
-)
+PACKAGE: Final = ("ipc_channel.codecs.pickled", "ipc_channel.codecs.typed", "ipc_channel.fd", "ipc_channel.one_shot")
 """The package, with what it imports only when it is first used."""
 
 

@@ -168,9 +168,9 @@ impl Plug {
             ));
         }
         if self.pickles
-            && let Some(encoded) = literals::encode(message)?
+            && let Some(written) = literals::write(message)
         {
-            return Ok(Encoded::Bytes(encoded.unbind()));
+            return Ok(Encoded::Written(written));
         }
         let encoded = match (&self.encoding, &self.encode) {
             (Some(encoding), _) => encoding.encode(message).and_then(Encoded::new),
@@ -232,29 +232,19 @@ impl Plug {
         decode: &Bound<'py, PyAny>,
         payload: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.pickles {
-            if let Ok(bytes) = payload.cast_exact::<PyBytes>()
-                && literals::are_in(bytes.as_bytes())
-            {
-                return literals::decode(bytes);
-            }
-            literals::note_pickle(payload.py());
+        if self.pickles
+            && let Ok(bytes) = payload.cast_exact::<PyBytes>()
+            && literals::are_in(bytes.as_bytes())
+        {
+            return literals::read(payload.py(), bytes.as_bytes());
         }
         call(decode, payload)
-    }
-
-    /// Called with no message in hand.
-    pub fn get_ready(&self, py: Python<'_>) -> PyResult<()> {
-        if self.pickles {
-            return literals::get_ready(py);
-        }
-        Ok(())
     }
 }
 
 /// Calls a function with one argument, without making a tuple for it.
 #[inline]
-pub fn call<'py>(
+fn call<'py>(
     function: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {

@@ -52,6 +52,8 @@ fn contiguous(buffer: &PyBuffer<u8>) -> bool {
 pub enum Encoded {
     /// Plain bytes.
     Bytes(Py<PyBytes>),
+    /// The same, not made by Python.
+    Written(Vec<u8>),
     /// A buffer that is the message itself.
     Buffer(PyBuffer<u8>),
     /// More than bytes.
@@ -89,6 +91,7 @@ impl Encoded {
     fn plain<'a>(&'a self, py: Python<'a>) -> Option<&'a [u8]> {
         match self {
             Encoded::Bytes(bytes) => Some(bytes.as_bytes(py)),
+            Encoded::Written(bytes) => Some(bytes),
             Encoded::Buffer(buffer) => Some(bytes_of(buffer)),
             Encoded::Parcel(_) => None,
         }
@@ -116,6 +119,7 @@ impl Encoded {
         let none = Vec::new();
         let (payload, handles, buffers) = match self {
             Encoded::Bytes(bytes) => (bytes.as_bytes(py), &[][..], &none),
+            Encoded::Written(bytes) => (&bytes[..], &[][..], &none),
             Encoded::Buffer(buffer) => (bytes_of(buffer), &[][..], &none),
             Encoded::Parcel(parcel) => {
                 let parcel = parcel.get();

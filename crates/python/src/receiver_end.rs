@@ -326,7 +326,6 @@ impl Receiving {
     ) -> PyResult<Result<Py<PyAny>, Error>> {
         /// Shorter than it takes to give up the GIL, to ask the kernel, and to get the GIL back.
         const SPIN_WITH_GIL_NS: u64 = 3_000;
-        slf.get().plug.get_ready(slf.py())?;
         let end = slf.as_super().get();
         let mut vain = Vain::default();
         loop {
