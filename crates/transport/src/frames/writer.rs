@@ -22,7 +22,7 @@ use crate::lane::budget;
 use crate::os::poll::{self, Alarm, Interest};
 use crate::os::process::Claim;
 use crate::os::socket::{self, Sent};
-use crate::os::{descriptor, fork};
+use crate::os::{clock, descriptor, fork};
 use crate::sync::{Lock, Locked};
 use crate::wire::native::FdRef;
 use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
@@ -107,6 +107,8 @@ struct State {
     lost: bool,
     /// The channel's socket, while anything waits.
     socket: Option<Arc<Outlet>>,
+    /// When the other side was last looked at, while anything waits.
+    looked_at: u64,
     /// The service knows of it.
     enlisted: bool,
     /// Those who wait until so many have been written.
@@ -245,7 +247,7 @@ impl Writer {
                 Err(error) if progress.rest.is_some() && may_pass(&error) => {}
                 Err(error) => return Err(error),
             }
-        } else if socket::has_hung_up(socket.as_fd()) {
+        } else if state.may_look_again() && socket::has_hung_up(socket.as_fd()) {
             return Err(Error::ReceiverGone);
         }
         if progress.rest.is_none() {
@@ -389,6 +391,18 @@ impl Resident for Writer {
 }
 
 impl State {
+    /// Whether to look if the receiver is still there. In a burst, each look costs as much as half of a message's way;
+    /// whoever closes the receiver and sends again takes longer than this.
+    fn may_look_again(&mut self) -> bool {
+        const BETWEEN_LOOKS_NS: u64 = 5_000;
+        let now = clock::now();
+        let may = now - self.looked_at >= BETWEEN_LOOKS_NS;
+        if may {
+            self.looked_at = now;
+        }
+        may
+    }
+
     /// Fails if there is no memory to keep so much more.
     fn admit(&mut self, payload: usize) -> Result<()> {
         // Beside the payloads: small messages are many.
