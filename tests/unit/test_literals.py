@@ -226,6 +226,15 @@ def test_ends_of_different_types_find_out(message: Any) -> None:
             typed_receiver.recv()
 
 
+def test_more_keys_than_are_remembered() -> None:
+    sender, receiver = ipc.channel()
+    with sender, receiver:
+        for number in [*range(2000), *range(2000)]:
+            message = {f"{number}": number, f"größe {number}": number, "same": "same", "": 0}
+            sender.send(message)
+            assert outline(receiver.recv()) == outline(message)
+
+
 def test_every_way_of_receiving() -> None:
     message = {"number": 7, "items": [1, 2]}
     sender, receiver = ipc.channel()
