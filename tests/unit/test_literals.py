@@ -58,13 +58,13 @@ MOST_NESTED = 16
 
 
 def outline(value: Any, seen: dict[int, int] | None = None) -> Any:
-    """Its types, its values exactly, the order of its dicts, and which dicts and lists are the same."""
+    """Its types, its values exactly, the order of its dicts, and which dicts, lists and tuples are the same."""
     seen = {} if seen is None else seen
     if isinstance(value, float):
         return (float, "nan" if math.isnan(value) else value.hex())
     if not isinstance(value, dict | list | tuple):
         return (type(value), value)
-    if not isinstance(value, tuple):
+    if value != ():
         if id(value) in seen:
             return ("again", seen[id(value)])
         seen[id(value)] = len(seen)
@@ -75,7 +75,7 @@ def outline(value: Any, seen: dict[int, int] | None = None) -> Any:
 LITERALS = [
     *(None, True, False, 0, 1, -1, -32, -33, 127, 128, 2**63 - 1, -(2**63), 0.0, -0.0, 1.5, math.inf, math.nan),
     *("", "text", "\0", "größer 😀", b"", b"bytes", [], {}, (), [[]], ({},), [1, [2, [3]]]),
-    *({"a": 1, "b": [True, None]}, {1: "one", "1": 1, -1: None}, ("job", {"number": 7}, [1.5]), (1,), ([],)),
+    *({"a": 1, "b": [True, None]}, [(), ()], {1: "one", "1": 1, -1: None}, ("job", {"number": 7}, [1.5]), (1,), ([],)),
     *([(1, 2)], {"a": ()}, ((),), (((1,), 2), [(3,)])),
     *({"z": 1, "a": 2}, list(range(127)), tuple(range(127)), dict.fromkeys(range(127)), nested(MOST_NESTED)),
     *("x" * 4096, b"x" * 4096, ["x" * 4095, b"x"], {"x" * 4096: 1}, "é" * 2048),
@@ -106,6 +106,7 @@ class Point(NamedTuple):
 
 
 SHARED = [1]
+HOLDER: tuple[list[int], dict[str, int]] = ([1], {})
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
@@ -113,6 +114,7 @@ PICKLED = [
     *(2**63, -(2**63) - 1, "\ud800", Text("text"), Count(1), 1j, {1}, frozenset(), bytearray(b"x"), range(3)),
     *({True: 1}, {None: 1}, {1.5: 1}, {b"a": 1}, {(1,): 1}, {Text("a"): 1}, {2**70: 1}, {"\ud800": 1}),
     *(collections.OrderedDict(a=1), collections.Counter("ab"), [Count(1)], (Text("text"),), Point(1, 2)),
+    *([HOLDER, HOLDER], (HOLDER, [HOLDER]), {"a": HOLDER, "b": ((HOLDER,),)}, [(1, 2)] * 2, [((1, []),)] * 2),
     *([SHARED, SHARED], [[1]] * 2, {"a": SHARED, "b": [SHARED]}, (SHARED, SHARED), nested(MOST_NESTED + 1)),
     *(
         "x" * 4097,
@@ -148,7 +150,7 @@ def test_what_is_in_a_message_once_and_elsewhere_too() -> None:
 
 
 keys = st.text(max_size=5) | st.integers() | st.booleans() | st.none()
-leaves = keys | st.floats() | st.binary(max_size=5) | st.just(SHARED)
+leaves = keys | st.floats() | st.binary(max_size=5) | st.just(SHARED) | st.just(HOLDER)
 trees = st.recursive(
     leaves,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4) | st.tuples(inner, inner),

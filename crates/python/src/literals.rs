@@ -17,7 +17,7 @@ const MOST_VALUES: usize = 128;
 /// Of its text and bytes together. A pickle writes once what occurs twice.
 const MOST_BYTES: usize = 4096;
 const MOST_DEPTH: u32 = 16;
-/// Dicts and lists to which somebody else refers: one of them could occur twice.
+/// Dicts, lists and tuples to which somebody else refers: one of them could occur twice.
 const MOST_SHARED: usize = 8;
 
 const MARK: u8 = 0xC1;
@@ -72,7 +72,7 @@ struct Writer {
     /// What the message may still have.
     values_left: usize,
     bytes_left: usize,
-    /// Of the dicts and lists that could occur twice, those seen so far.
+    /// Of the dicts, lists and tuples that could occur twice, those seen so far.
     shared: [*mut ffi::PyObject; MOST_SHARED],
     seen: usize,
 }
@@ -100,8 +100,10 @@ impl Writer {
         }
         if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             self.bytes.push(MARK);
+            // A list in a tuple that occurs twice does, too, and has but one holder. There is only one empty tuple.
             return self.spend(1)
                 && self.may_hold(tuple.len(), depth)
+                && (tuple.is_empty() || self.occurs_once(value, depth))
                 && self.items(tuple.iter(), depth);
         }
         if let Ok(number) = value.cast_exact::<PyFloat>() {
@@ -217,7 +219,7 @@ impl Writer {
         len <= self.values_left && depth < MOST_DEPTH
     }
 
-    /// Whether a dict or list is not in the message a second time, for which there are no words here.
+    /// Whether a dict, list or tuple is not in the message a second time, for which there are no words here.
     fn occurs_once(&mut self, value: &Bound<'_, PyAny>, depth: u32) -> bool {
         /// What holds it, and we.
         const ITS_OWN: isize = 2;
