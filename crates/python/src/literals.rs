@@ -18,7 +18,7 @@ const MOST_VALUES: usize = 128;
 const MOST_BYTES: usize = 4096;
 const MOST_DEPTH: u32 = 16;
 /// Dicts, lists and tuples to which somebody else refers: one of them could occur twice.
-const MOST_SHARED: usize = 8;
+const MOST_SHARED: usize = 16;
 
 const MARK: u8 = 0xC1;
 const NONE: u8 = 0xC0;

@@ -189,7 +189,7 @@ impl Epoll {
         let mut few = [const { MaybeUninit::uninit() }; FEW];
         let mut many = Vec::new();
         let room = if most <= FEW {
-            &mut few[..]
+            &mut few[..most]
         } else {
             many.reserve(most);
             many.spare_capacity_mut()
