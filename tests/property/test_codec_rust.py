@@ -235,17 +235,6 @@ class Carrier(Struct):
     children: list[Carrier]
 
 
-class Raw:
-    """Sends bytes as they are."""
-
-    def __init__(self, label: int) -> None:
-        self.label = label
-        self.accepts = None
-        self.encode = None
-        self.decode = None
-        self.decode_delivery = None
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_indices_of_handles_that_do_not_exist(layout: Layout) -> None:
     """Without handles in the message there is one region that may be named: the empty one."""

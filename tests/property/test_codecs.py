@@ -19,6 +19,7 @@ import ipc_channel as ipc
 from ipc_channel import _core
 from ipc_channel.codecs.pickled import PICKLED
 from ipc_channel.codecs.typed import typed_codec
+from tests.support.payloads import Payloads
 
 settings.register_profile(
     "channels", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -224,26 +225,15 @@ def test_a_failed_send_leaves_every_handle_as_it_was(typed: bool, shape: Shape, 
 def test_garbage_is_a_decode_error_or_a_valid_message(payload: bytes) -> None:
     bare_sender, bare_receiver = _core.channel()
     codec = typed_codec(list[Carrier | None])
-    with ipc.BytesSender(bare_sender, RAW_TYPED) as sender, ipc.Receiver(bare_receiver, codec) as receiver:
+    with (
+        ipc.BytesSender(bare_sender, Payloads(_core.LABEL_TYPED)) as sender,
+        ipc.Receiver(bare_receiver, codec) as receiver,
+    ):
         sender.send(payload)
         sender.send(b"\x90")
         with contextlib.suppress(ipc.DecodeError):
             assert isinstance(receiver.recv(), list)
         assert receiver.recv() == []
-
-
-class RawTyped:
-    """Sends bytes as they are, as a hostile peer of a typed channel may."""
-
-    def __init__(self) -> None:
-        self.label = _core.LABEL_TYPED
-        self.accepts = None
-        self.encode = None
-        self.decode = None
-        self.decode_delivery = None
-
-
-RAW_TYPED = RawTyped()
 
 
 @given(number=st.floats())

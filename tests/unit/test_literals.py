@@ -16,26 +16,18 @@ from hypothesis import strategies as st
 import ipc_channel as ipc
 from ipc_channel._core import LABEL_PICKLED
 from ipc_channel.codecs.typed import typed_codec
+from tests.support.payloads import Payloads
 
 PICKLE = b"\x80\x05"
 MARK = b"\xc1"
 
 
-class Payloads:
-    """The codec of an untyped channel that takes and gives the bytes themselves."""
-
-    label = LABEL_PICKLED
-    about = "payloads"
-    accepts = None
-    encode = None
-    encoding = None
-    decode = None
-    decode_delivery = None
+UNTYPED: Any = Payloads(LABEL_PICKLED)
 
 
 def payload_of(message: Any) -> bytes:
     sender, receiver = ipc.channel()
-    with sender, ipc.Receiver(receiver, Payloads()) as payloads:  # type: ignore[arg-type, call-arg]
+    with sender, ipc.Receiver(receiver, UNTYPED) as payloads:
         sender.send(message)
         payload = payloads.recv()
     assert isinstance(payload, bytes)
@@ -165,14 +157,14 @@ def test_a_pickle_would_have_said_the_same(message: Any) -> None:
 @pytest.fixture
 def peer() -> Iterator[tuple[ipc.Sender[bytes], ipc.Receiver[Any]]]:
     sender, receiver = ipc.channel()
-    with ipc.Sender(sender, Payloads()) as raw, receiver:  # type: ignore[arg-type, call-arg]
+    with ipc.Sender(sender, UNTYPED) as raw, receiver:
         yield raw, receiver
 
 
 @given(payload=st.binary(max_size=60))
 def test_bytes_that_mean_nothing(payload: bytes) -> None:
     sender, receiver = ipc.channel()
-    with ipc.Sender(sender, Payloads()) as raw, receiver:  # type: ignore[arg-type, call-arg]
+    with ipc.Sender(sender, UNTYPED) as raw, receiver:
         raw.send(MARK + payload)
         raw.send(MARK + b"\xc0")
         with contextlib.suppress(ipc.DecodeError):

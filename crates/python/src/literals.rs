@@ -80,51 +80,52 @@ struct Writer {
 impl Writer {
     /// False if the value cannot be written so that it comes back as it is. No subclass can: it may have more to it.
     fn value(&mut self, value: &Bound<'_, PyAny>, depth: u32) -> bool {
+        let Some(left) = self.values_left.checked_sub(1) else {
+            return false;
+        };
+        self.values_left = left;
         if let Ok(text) = value.cast_exact::<PyString>() {
-            return self.spend(1) && self.text(text);
+            return self.text(text);
         }
         if let Ok(number) = value.cast_exact::<PyInt>() {
-            return self.spend(1) && self.number(number);
+            return self.number(number);
         }
         if let Ok(dict) = value.cast_exact::<PyDict>() {
-            return self.spend(1)
-                && self.may_hold(dict.len(), depth)
+            return self.may_hold(dict.len(), depth)
                 && self.occurs_once(value, depth)
                 && self.dict(dict, depth);
         }
         if let Ok(list) = value.cast_exact::<PyList>() {
-            return self.spend(1)
-                && self.may_hold(list.len(), depth)
+            return self.may_hold(list.len(), depth)
                 && self.occurs_once(value, depth)
                 && self.items(list.iter(), depth);
         }
         if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             self.bytes.push(MARK);
             // A list in a tuple that occurs twice does, too, and has but one holder. There is only one empty tuple.
-            return self.spend(1)
-                && self.may_hold(tuple.len(), depth)
+            return self.may_hold(tuple.len(), depth)
                 && (tuple.is_empty() || self.occurs_once(value, depth))
                 && self.items(tuple.iter(), depth);
         }
         if let Ok(number) = value.cast_exact::<PyFloat>() {
             self.bytes.push(FLOAT);
             self.bytes.extend(number.value().to_be_bytes());
-            return self.spend(1);
+            return true;
         }
         if let Ok(truth) = value.cast_exact::<PyBool>() {
             self.bytes.push(if truth.is_true() { TRUE } else { FALSE });
-            return self.spend(1);
+            return true;
         }
         if value.is_none() {
             self.bytes.push(NONE);
-            return self.spend(1);
+            return true;
         }
         let Ok(bytes) = value.cast_exact::<PyBytes>() else {
             return false;
         };
         let bytes = bytes.as_bytes();
         self.sized(BYTES, bytes.len());
-        self.spend(1) && self.all(bytes)
+        self.all(bytes)
     }
 
     fn text(&mut self, text: &Bound<'_, PyString>) -> bool {
@@ -192,11 +193,10 @@ impl Writer {
 
     fn items<'py>(
         &mut self,
-        items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+        mut items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
         depth: u32,
     ) -> bool {
         self.beginning(SHORT_LIST, LIST, items.len());
-        let mut items = items;
         items.all(|item| self.value(&item, depth + 1))
     }
 
@@ -206,12 +206,6 @@ impl Writer {
             Ok(len @ ..16) => self.bytes.push(short | len),
             _ => self.sized(long, len),
         }
-    }
-
-    fn spend(&mut self, values: usize) -> bool {
-        let left = self.values_left.checked_sub(values);
-        self.values_left = left.unwrap_or(0);
-        left.is_some()
     }
 
     /// Whether something at that depth may have so many items.

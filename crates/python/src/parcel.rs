@@ -104,7 +104,8 @@ impl Encoded {
         sender: &transport::Sender,
         deadline: Deadline,
     ) -> PyResult<Result<(u64, u64), Error>> {
-        if let Some(payload) = self.plain(py) {
+        let plain = self.plain(py);
+        if let Some(payload) = plain {
             let sent = if payload.len() < LARGE {
                 sender.send_plain(payload)
             } else {
@@ -118,9 +119,6 @@ impl Encoded {
         }
         let none = Vec::new();
         let (payload, handles, buffers) = match self {
-            Encoded::Bytes(bytes) => (bytes.as_bytes(py), &[][..], &none),
-            Encoded::Written(bytes) => (&bytes[..], &[][..], &none),
-            Encoded::Buffer(buffer) => (bytes_of(buffer), &[][..], &none),
             Encoded::Parcel(parcel) => {
                 let parcel = parcel.get();
                 (
@@ -129,6 +127,7 @@ impl Encoded {
                     &parcel.buffers,
                 )
             }
+            _ => (plain.unwrap_or_default(), &[][..], &none),
         };
         let handles = handles
             .iter()

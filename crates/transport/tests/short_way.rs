@@ -15,8 +15,8 @@ fn taken_the_long_way(sender: &Sender, receiver: &Receiver) -> u32 {
     for number in 0..COUNT {
         send(sender, &number.to_le_bytes()).unwrap();
     }
-    let (mut next, mut long) = (0u32, 0);
-    while next < COUNT {
+    let mut long = 0;
+    for next in 0..COUNT {
         // One at a time, as `recv` does.
         let short = receiver.take_plain(1, |plain| {
             assert_eq!(plain.len(), 4);
@@ -27,7 +27,6 @@ fn taken_the_long_way(sender: &Sender, receiver: &Receiver) -> u32 {
             assert_eq!(payload, next.to_le_bytes());
             long += 1;
         }
-        next += 1;
     }
     long
 }
