@@ -30,7 +30,7 @@ TIMEOUT: Final = 40.0
 """Seconds after which something that should have happened never will."""
 
 LIFETIME: Final = 55
-"""Seconds after which a child writes down where its threads are and dies: less than a test is given."""
+"""Seconds after which a child writes down where its threads are and dies: less than a test is given, unless it says."""
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -47,17 +47,23 @@ class Process(Generic[R]):
 
     Of the inherited ends it keeps those among the arguments and closes the others. What it holds more when the
     function has returned than it held before, and ``grace`` seconds later, is a failure, unless ``checked`` is False.
+    After ``lifetime`` seconds it ends by itself.
     """
 
     def __init__(
-        self, function: Callable[..., R], *arguments: Any, checked: bool = True, grace: float = leaks.GRACE
+        self,
+        function: Callable[..., R],
+        *arguments: Any,
+        checked: bool = True,
+        grace: float = leaks.GRACE,
+        lifetime: int = LIFETIME,
     ) -> None:
         self._outcome = os.memfd_create("outcome")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, in newer Pythons
             self.pid = os.fork()
         if self.pid == 0:
-            _run(self._outcome, function, arguments, grace if checked else None)
+            _run(self._outcome, function, arguments, grace if checked else None, lifetime)
         self._pidfd = os.pidfd_open(self.pid)
         self._status: int | None = None
 
@@ -107,11 +113,13 @@ class Process(Generic[R]):
         return value
 
 
-def _run(outcome: int, function: Callable[..., Any], arguments: tuple[Any, ...], grace: float | None) -> NoReturn:
+def _run(
+    outcome: int, function: Callable[..., Any], arguments: tuple[Any, ...], grace: float | None, lifetime: int
+) -> NoReturn:
     value: Any = None
     failure: str | None = None
     try:
-        start_as_child()
+        start_as_child(lifetime=lifetime)
         unraisable: list[str] = []
         sys.unraisablehook = lambda event: unraisable.append(f"{event.exc_value!r} in {event.object!r}")
         # What was inherited as garbage is the parent's: it is not collected, and not reported, here.
@@ -138,14 +146,14 @@ def _run(outcome: int, function: Callable[..., Any], arguments: tuple[Any, ...],
         os._exit(0)
 
 
-def start_as_child(with_parent: bool = True) -> None:
+def start_as_child(with_parent: bool = True, lifetime: int = LIFETIME) -> None:
     """First thing in a child: it outlives neither its time nor, unless it may, its parent."""
     if with_parent:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, file=2, all_threads=True, chain=True)
-    signal.alarm(LIFETIME)
+    signal.alarm(lifetime)
 
 
 def adopt_orphans() -> None:

@@ -20,8 +20,11 @@ import anyio
 import pytest
 
 import ipc_channel as ipc
-from tests.lanes.processes import TIMEOUT, Process, readable
+from tests.lanes.processes import LIFETIME, TIMEOUT, Process, readable
 from tests.lanes.tally import Tally
+
+MANY_LAST = 900
+"""Seconds that very many round trips may take."""
 
 # A thread of another test may be on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -155,12 +158,12 @@ def _echo(requests: ipc.Receiver[int], answers: ipc.Sender[int], way: str, seed:
 
 
 @contextlib.contextmanager
-def echoing(way: str) -> Iterator[tuple[ipc.Sender[int], ipc.Receiver[int]]]:
+def echoing(way: str, lifetime: int = LIFETIME) -> Iterator[tuple[ipc.Sender[int], ipc.Receiver[int]]]:
     """A process that answers each number with the same, until a negative one."""
     requests, inbox = ipc.channel(int)
     outbox, answers = ipc.channel(int)
     with requests, answers:
-        with Process(_echo, inbox, outbox, way, 7) as child:
+        with Process(_echo, inbox, outbox, way, 7, lifetime=lifetime) as child:
             inbox.close()
             outbox.close()
             yield requests, answers
@@ -197,12 +200,12 @@ def test_round_trips_in_an_event_loop(backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(MANY_LAST + 60)
 @pytest.mark.parametrize("way", WAITINGS)
 def test_many_round_trips(way: str) -> None:
     """Broken as the test of round trips, by moments that are rarer."""
     chance = random.Random(10)
-    with echoing(way) as (requests, answers), contextlib.closing(WAITINGS[way](answers)) as waiting:
+    with echoing(way, MANY_LAST) as (requests, answers), contextlib.closing(WAITINGS[way](answers)) as waiting:
         for number in range(500_000):
             requests.send(number)
             pause(chance)
