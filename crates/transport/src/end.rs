@@ -344,6 +344,15 @@ impl End {
         }
     }
 
+    /// Whether it gets ready within so many nanoseconds, found out without sleeping.
+    pub fn is_ready_within(&self, interest: Interest, nanoseconds: u64) -> bool {
+        let watched = self.inner.lock().watched(None);
+        watched.is_ok_and(|watched| {
+            let open = || self.check_open().is_ok();
+            poll::is_ready_within(watched.as_fd(), interest, nanoseconds, open)
+        })
+    }
+
     fn note_attendance(&self, inner: &mut Inner) {
         inner.watching.retain(|weak| weak.strong_count() > 0);
         let looks = |readiness: Arc<Readiness>| readiness.attentive.load(Ordering::Relaxed);

@@ -13,8 +13,8 @@ use crate::intake::{Intake, Plain, Taken};
 use crate::message::{Body, Message};
 use crate::os::poll::{Epoll, Interest};
 use crate::os::process::Claim;
-use crate::os::{clock, descriptor, fork, process, system};
-use crate::spin::Spin;
+use crate::os::{clock, descriptor, fork, process};
+use crate::spin::{self, Spin};
 use crate::way::In;
 use crate::wire::luggage::Incoming;
 use crate::wire::rust::Version;
@@ -60,7 +60,7 @@ impl Receiver {
             intake,
             claim,
             claimed_in: AtomicU64::new(0),
-            spin: Spin::default(),
+            spin: Spin::fresh(),
             peer_pid: None,
         })
     }
@@ -147,31 +147,28 @@ impl Receiver {
         if vain.is_suspicious() {
             self.intake.look_at_the_first()?;
         }
-        if self.spin(u64::MAX) {
-            return Ok(());
+        let sleep = || {
+            let arm = || self.intake.rest();
+            self.end.wait(None, Interest::Readable, deadline, arm)
+        };
+        if self.intake.has_lanes() {
+            return self.spin.wait(deadline, |most| self.look(most), sleep);
         }
-        let before = clock::now();
-        let outcome = self
-            .end
-            .wait(None, Interest::Readable, deadline, || self.intake.rest());
-        self.spin.slept(clock::now() - before);
-        outcome
+        let ask = |most| self.end.is_ready_within(Interest::Readable, most);
+        spin::OF_THIS_THREAD.with(|spin| spin.wait(deadline, ask, sleep))
     }
 
     /// Looks for news in the lanes for a moment, `most` nanoseconds at most. True if there are some.
     pub fn spin(&self, most: u64) -> bool {
+        let patience = self.spin.patience(most);
+        patience.is_some_and(|most| {
+            self.intake.has_news() || self.intake.has_lanes() && self.look(most)
+        })
+    }
+
+    fn look(&self, nanoseconds: u64) -> bool {
         const LOOKS_A_CLOCK: u32 = 16;
-        let spin = self.spin.limit().min(most);
-        if spin < 1_000 || !system::has_several_cores() {
-            return false;
-        }
-        if self.intake.has_news() {
-            return true;
-        }
-        if !self.intake.has_lanes() {
-            return false;
-        }
-        let until = clock::now() + spin;
+        let until = clock::now() + nanoseconds;
         loop {
             for _ in 0..LOOKS_A_CLOCK {
                 if self.intake.has_news() {
@@ -326,7 +323,7 @@ impl Receiver {
             intake: self.intake.clone(),
             claim: self.claim.clone(),
             claimed_in: AtomicU64::new(0),
-            spin: Spin::default(),
+            spin: Spin::fresh(),
             peer_pid: self.peer_pid,
         })
     }

@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::os::poll::{self, Alarm, Epoll, Interest};
 use crate::os::{descriptor, fork};
 use crate::receiver::{Receiver, Vain};
+use crate::spin;
 use crate::sync::Lock;
 
 /// Receivers looked at in one call; the kernel brings the others forward in the next.
@@ -191,15 +192,20 @@ impl ReceiverSet {
                 vain.once_more(deadline)?;
                 continue;
             }
-            let waited = vain
-                .once_more(deadline)
-                .and_then(|()| poll::wait(&[(self.epoll.as_fd(), Interest::Readable)], deadline));
-            match waited {
+            match vain.once_more(deadline).and_then(|()| self.wait(deadline)) {
                 Err(Error::TimedOut) => return Ok(Vec::new()),
                 Err(e) => return Err(e),
-                Ok(_) => {}
+                Ok(()) => {}
             }
         }
+    }
+
+    fn wait(&self, deadline: Deadline) -> Result<()> {
+        let (epoll, news) = (self.epoll.as_fd(), Interest::Readable);
+        // A close rings: that is readable, too.
+        let ask = |most| poll::is_ready_within(epoll, news, most, || true);
+        let sleep = || poll::wait(&[(epoll, news)], deadline).map(drop);
+        spin::OF_THIS_THREAD.with(|spin| spin.wait(deadline, ask, sleep))
     }
 
     fn take_event(&self, token: u64, vain: &Vain) -> Result<Option<Event>> {

@@ -1,4 +1,7 @@
-//! How long a receiver that has lanes looks for news before it sleeps.
+//! How long who waits for news looks for them before he sleeps.
+//!
+//! A receiver that has lanes looks there, and learns by itself. Others ask the kernel again and again. They are mostly
+//! new, such as the receiver of a single answer, and would learn nothing in their lives: each thread learns for all.
 //!
 //! If a sleep was short, it would have been better spent looking; after a long one there is less looking next time, and
 //! soon none. Two processes that wait for nothing but each other's messages could go on like this for ever: each sleeps
@@ -8,12 +11,19 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::os::{clock, system};
+
 const FIRST_NS: u64 = 20_000;
-const LONGEST_NS: u64 = 50_000;
+/// About as long as a peer takes that has to make an answer with a channel in it.
+const LONGEST_NS: u64 = 100_000;
 /// Waking two processes does not take longer, unless the processors are busy; then looking is no help either.
 const TWO_WAKE_UPS_NS: u64 = 200_000;
 /// A try costs the longest look, so this many sleeps lose little by it.
 const TRY_AFTER: u32 = 16;
+/// A shorter look costs more than it can save.
+const SHORTEST_NS: u64 = 1_000;
 
 /// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
 #[derive(Debug)]
@@ -23,23 +33,52 @@ pub struct Spin {
     in_vain: AtomicU32,
 }
 
-impl Default for Spin {
-    fn default() -> Spin {
+thread_local! {
+    /// What this thread has learned from waits that only the kernel could end early.
+    pub static OF_THIS_THREAD: Spin = const { Spin::fresh() };
+}
+
+impl Spin {
+    /// Of somebody who has not waited yet.
+    pub const fn fresh() -> Spin {
         Spin {
             limit: AtomicU64::new(FIRST_NS),
             in_vain: AtomicU32::new(0),
         }
     }
-}
 
-impl Spin {
-    /// How long to look, in nanoseconds.
-    pub fn limit(&self) -> u64 {
+    /// How long to look, in nanoseconds, if no longer than `most`. None: not at all.
+    pub fn patience(&self, most: u64) -> Option<u64> {
+        let limit = self.limit().min(most);
+        // Only beside another core can somebody send meanwhile.
+        (limit >= SHORTEST_NS && system::has_several_cores()).then_some(limit)
+    }
+
+    /// Waits for news until the deadline: with `look`, for so many nanoseconds, and in vain with `sleep`.
+    pub fn wait(
+        &self,
+        deadline: Deadline,
+        look: impl FnOnce(u64) -> bool,
+        sleep: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let left = deadline.remaining().map_or(u64::MAX, |left| {
+            left.as_nanos().try_into().unwrap_or(u64::MAX)
+        });
+        if self.patience(left).is_some_and(look) {
+            return Ok(());
+        }
+        let before = clock::now();
+        let outcome = sleep();
+        self.slept(clock::now() - before);
+        outcome
+    }
+
+    fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
     /// A sleep after looking in vain lasted so many nanoseconds.
-    pub fn slept(&self, nanoseconds: u64) {
+    fn slept(&self, nanoseconds: u64) {
         let limit = self.limit();
         let in_vain = self.in_vain.load(Ordering::Relaxed);
         let (limit, in_vain) = if nanoseconds < LONGEST_NS {
@@ -64,7 +103,7 @@ mod tests {
 
     #[test]
     fn who_sleeps_for_long_soon_looks_no_more() {
-        let spin = Spin::default();
+        let spin = Spin::fresh();
         for _ in 0..16 {
             spin.slept(MILLISECOND);
         }
@@ -76,11 +115,11 @@ mod tests {
 
     #[test]
     fn short_sleeps_are_spent_looking() {
-        let spin = Spin::default();
+        let spin = Spin::fresh();
         for _ in 0..100 {
             spin.slept(MILLISECOND);
         }
-        for _ in 0..3 {
+        for _ in 0..4 {
             spin.slept(30_000);
         }
         assert_eq!(spin.limit(), LONGEST_NS);
@@ -89,9 +128,9 @@ mod tests {
     /// Breaks when two processes that answer each other, and were disturbed once, sleep each time from then on.
     #[test]
     fn sleeps_that_two_wake_ups_explain_are_tried_against_now_and_then() {
-        let spin = Spin::default();
+        let spin = Spin::fresh();
         let limits = (0..1600).map(|_| {
-            spin.slept(60_000);
+            spin.slept(150_000);
             spin.limit()
         });
         let limits: Vec<u64> = limits.collect();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::os::fork;
+use crate::os::{clock, fork};
 
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,21 @@ pub enum Interest {
     /// Room, or the end of the receiver.
     Writable,
 }
+
+impl Interest {
+    fn in_poll<'fd>(self, fd: &'fd BorrowedFd<'_>) -> PollFd<'fd> {
+        let flags = match self {
+            Interest::Readable => PollFlags::IN,
+            Interest::Writable => PollFlags::OUT,
+        };
+        PollFd::from_borrowed_fd(*fd, flags)
+    }
+}
+
+const AT_ONCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// A counter that wakes whoever polls it.
 ///
@@ -101,15 +116,7 @@ impl Ready {
 pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<Ready> {
     let mut polled: Vec<PollFd<'_>> = fds
         .iter()
-        .map(|(fd, interest)| {
-            PollFd::from_borrowed_fd(
-                *fd,
-                match interest {
-                    Interest::Readable => PollFlags::IN,
-                    Interest::Writable => PollFlags::OUT,
-                },
-            )
-        })
+        .map(|(fd, interest)| interest.in_poll(fd))
         .collect();
     loop {
         let left = deadline.remaining().map(|left| Timespec {
@@ -133,12 +140,27 @@ pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<Re
 
 /// Whether `fd` is ready now.
 pub fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> Result<bool> {
-    match wait(&[(fd, interest)], Deadline::after(Default::default())) {
-        Ok(_) => Ok(true),
-        Err(Error::TimedOut) => Ok(false),
+    match rustix::event::poll(&mut [interest.in_poll(&fd)], Some(&AT_ONCE)) {
+        Ok(ready) => Ok(ready > 0),
         // A poll that does not wait is interrupted only before it looks.
-        Err(Error::Interrupted) => Ok(false),
-        Err(e) => Err(e),
+        Err(Errno::INTR) => Ok(false),
+        Err(e) => Err(Error::kernel("poll", e)),
+    }
+}
+
+/// Asks for so many nanoseconds whether `fd` is ready, and does not sleep between; `go_on` can put an end to it.
+pub fn is_ready_within(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    nanoseconds: u64,
+    go_on: impl Fn() -> bool,
+) -> bool {
+    let until = clock::now() + nanoseconds;
+    loop {
+        match is_ready(fd, interest) {
+            Ok(false) if clock::now() < until && go_on() => {}
+            outcome => return matches!(outcome, Ok(true)),
+        }
     }
 }
 
@@ -194,11 +216,7 @@ impl Epoll {
             many.reserve(most);
             many.spare_capacity_mut()
         };
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        match epoll::wait(&self.0, room, Some(&at_once)) {
+        match epoll::wait(&self.0, room, Some(&AT_ONCE)) {
             Ok((events, _)) => {
                 tokens.extend(events.iter().map(|event| event.data.u64()));
                 Ok(())
