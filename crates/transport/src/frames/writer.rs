@@ -25,10 +25,12 @@ use crate::os::socket::{self, Sent};
 use crate::os::{clock, descriptor, fork};
 use crate::sync::{Lock, Locked};
 use crate::wire::native::FdRef;
-use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
+use crate::wire::rust::{Frame, MAX_HEADER, MOST_FDS, Version, buffer_size};
 
 /// Messages written before other threads get at the queue.
 const AT_ONCE: usize = 32;
+/// Packets up to this size go in rows.
+const SMALL: usize = 2048;
 /// Without a limit of its own, the budget is asked when so much more is kept.
 const CHUNK: u64 = 1 << 20;
 /// A packet that the kernel has no memory for is tried in smaller ones, down to this size.
@@ -92,10 +94,23 @@ impl Drop for Outlet {
     }
 }
 
+impl Waiting {
+    /// Whether it is a packet that can go in a row with others.
+    fn is_small(&self) -> bool {
+        self.fds.is_empty()
+            && self.progress.rest.is_none()
+            && self.progress.at == 0
+            && self.payload.len() <= SMALL
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     made_in: u64,
     queue: VecDeque<Waiting>,
+    /// Messages that were before those in the queue, and that the service is about to write.
+    in_hand: usize,
+    /// Of both.
     bytes: usize,
     /// What has been kept since the budget was asked.
     unasked: u64,
@@ -227,7 +242,7 @@ impl Writer {
         if state.lost {
             return Err(Error::ReceiverGone);
         }
-        if state.queue.is_empty() {
+        if state.waiting() == 0 {
             if frame.payload.len() > self.version.largest_first(progress.buffer) {
                 // Once it is begun it must be kept.
                 state.admit(frame.payload.len())?;
@@ -284,7 +299,15 @@ impl Writer {
     pub(super) fn go_on(&self) -> Next {
         let mut done = Vec::new();
         let mut state = self.lock();
-        let next = state.go_on(self.version, &mut done);
+        let mut next = None;
+        if let Some((socket, row)) = state.take_row() {
+            // Whoever sends meanwhile need not wait.
+            drop(state);
+            let sent = send_row(self.version, socket.as_fd(), &row);
+            state = self.lock();
+            next = state.row_sent(row, sent, socket, &mut done);
+        }
+        let next = next.unwrap_or_else(|| state.go_on(self.version, &mut done));
         let mut socket = None;
         if let Next::Done = &next {
             state.enlisted = false;
@@ -363,7 +386,7 @@ impl Writer {
     /// Messages that wait here, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.queue.len(), state.bytes)
+        (state.waiting(), state.bytes)
     }
 
     /// What it is known by, and how many messages wait.
@@ -407,7 +430,7 @@ impl State {
     fn admit(&mut self, payload: usize) -> Result<()> {
         // Beside the payloads: small messages are many.
         let around = size_of::<Waiting>();
-        let held = (self.bytes + self.queue.len() * around) as u64;
+        let held = (self.bytes + self.waiting() * around) as u64;
         let more = (payload + around) as u64;
         if budget::limit().is_some() || self.unasked + more >= CHUNK {
             budget::admit_kept(held, more)?;
@@ -426,6 +449,48 @@ impl State {
             .extract_if(.., over)
             .map(|(_, alarm)| alarm)
             .collect()
+    }
+
+    /// How many messages are not written yet.
+    fn waiting(&self) -> usize {
+        self.in_hand + self.queue.len()
+    }
+
+    /// The small messages that are first in the queue, to be sent without the lock. None if there are none.
+    fn take_row(&mut self) -> Option<(Arc<Outlet>, Vec<Waiting>)> {
+        let socket = self.socket.clone()?;
+        let first = self.queue.iter().take(AT_ONCE);
+        self.in_hand = first.take_while(|message| message.is_small()).count();
+        (self.in_hand > 0).then(|| (socket, self.queue.drain(..self.in_hand).collect()))
+    }
+
+    /// After so many of a row were sent; what is left of it is first in the queue again. None if something is wrong
+    /// with the first one.
+    fn row_sent(
+        &mut self,
+        mut row: Vec<Waiting>,
+        sent: Result<usize>,
+        socket: Arc<Outlet>,
+        done: &mut Vec<Waiting>,
+    ) -> Option<Next> {
+        let written = *sent.as_ref().unwrap_or(&0);
+        let next = match sent {
+            Err(_) => None,
+            Ok(written) if written < row.len() => Some(Next::Room(socket)),
+            Ok(_) if self.queue.is_empty() => Some(Next::Done),
+            Ok(_) => Some(Next::Turn),
+        };
+        self.in_hand = 0;
+        for left in row.drain(written..).rev() {
+            self.queue.push_front(left);
+        }
+        self.written += written as u64;
+        self.bytes -= row
+            .iter()
+            .map(|message| message.payload.len())
+            .sum::<usize>();
+        done.append(&mut row);
+        next
     }
 
     fn go_on(&mut self, version: Version, done: &mut Vec<Waiting>) -> Next {
@@ -535,6 +600,24 @@ fn write(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Sends small messages, each in one packet, as far as there is room. How many.
+fn send_row(version: Version, socket: BorrowedFd<'_>, row: &[Waiting]) -> Result<usize> {
+    let lens = row.iter().map(|message| MAX_HEADER + message.payload.len());
+    let mut bytes = Vec::with_capacity(lens.sum());
+    let mut ends = Vec::with_capacity(row.len());
+    for message in row {
+        let len = message.payload.len();
+        bytes.extend_from_slice(version.header(len, len).bytes());
+        bytes.extend_from_slice(&message.payload);
+        ends.push(bytes.len());
+    }
+    let mut begin = 0;
+    let packets = ends
+        .iter()
+        .map(|end| &bytes[std::mem::replace(&mut begin, *end)..*end]);
+    socket::send_records(socket, &packets.collect::<Vec<_>>())
 }
 
 fn send_first(

@@ -152,6 +152,34 @@ fn send_flagged(
     })
 }
 
+/// Sends small packets as [`send_record`] would, one after the other. How many: none if the queue is full; fewer than
+/// there are also if something is wrong with the next one.
+pub fn send_records(socket: BorrowedFd<'_>, packets: &[&[u8]]) -> Result<usize> {
+    let mut parts: Vec<IoSlice<'_>> = packets.iter().map(|packet| IoSlice::new(packet)).collect();
+    let mut messages: Vec<libc::mmsghdr> = parts
+        .iter_mut()
+        .map(|part| {
+            // SAFETY: an mmsghdr of zeroes is a valid empty one.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = ptr::from_mut(part).cast();
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        })
+        .collect();
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_EOR;
+    let mut sent = 0;
+    let outcome = until_sent("sendmmsg", || {
+        let (first, count) = (messages.as_mut_ptr(), messages.len() as _);
+        // SAFETY: `count` live headers, each with a live iovec (IoSlice has iovec's layout) of a live slice.
+        sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), first, count, flags as _) };
+        sent as isize
+    })?;
+    Ok(match outcome {
+        Sent::Whole => sent as usize,
+        Sent::WouldBlock => 0,
+    })
+}
+
 /// The parts of a small packet, one behind the other: to copy them takes less time than the kernel does to read a list
 /// of them. None if it is not small.
 #[inline]
@@ -168,7 +196,7 @@ fn join<'a>(parts: &[IoSlice<'_>], room: &'a mut [MaybeUninit<u8>; SMALL]) -> Op
 }
 
 #[inline]
-fn until_sent(name: &'static str, send: impl Fn() -> isize) -> Result<Sent> {
+fn until_sent(name: &'static str, mut send: impl FnMut() -> isize) -> Result<Sent> {
     loop {
         if send() >= 0 {
             return Ok(Sent::Whole);
