@@ -274,6 +274,41 @@ fn a_full_socket_makes_nobody_wait() {
     });
 }
 
+/// What waits goes in rows, if it is small, and else by itself. Whoever sends while a row is under way comes behind it.
+#[test]
+fn nothing_overtakes_what_waits() {
+    const COUNT: u32 = 200_000;
+    const LAST_ROW: u64 = 20;
+    in_time(|| {
+        let (sender, receiver) = channel_of_frames(Version::Current).unwrap();
+        let reading = thread::spawn(move || {
+            for number in 0..COUNT {
+                let message = receiver.recv(soon()).unwrap();
+                assert_eq!(message.payload()[..4], number.to_le_bytes());
+            }
+        });
+        let region = Arc::new(SharedMemory::of_bytes(b"region").unwrap());
+        for number in 0..COUNT {
+            let mut payload = number.to_le_bytes().to_vec();
+            let mut handles = vec![];
+            match number % 1000 {
+                300 => payload.resize(3000, 0),
+                500 => payload.resize(300_000, 0),
+                700 => handles.push(HandleRef::Memory(&region)),
+                _ => {}
+            }
+            send_with(&sender, &payload, handles, soon()).unwrap();
+            // After more than the socket takes: then the last row is under way when the next message comes.
+            if number % 400 == 0 {
+                while sender.lane().is_some_and(|lane| lane.backlog > LAST_ROW) {
+                    thread::yield_now();
+                }
+            }
+        }
+        reading.join().unwrap();
+    });
+}
+
 #[test]
 fn what_waits_is_lost_with_its_receiver_and_the_next_send_says_so() {
     in_time(|| {
