@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_channel.bench.results import Contestant
-from ipc_channel.bench.rivals.libraries import LIBRARIES
+from ipc_channel.bench.rivals.libraries import LIBRARIES, SOCKETS
 from ipc_channel.bench.rivals.rust import Rust
 from ipc_channel.bench.subject import OURS
 
@@ -30,7 +30,15 @@ _MEMCPY: Final = _Other("memcpy", "numpy.copyto, which is memcpy", "memcpy")
 _MSGSPEC: Final = _Other("msgspec", "MessagePack of msgspec, without a channel", "msgspec")
 _STREAMS: Final = _Other("streams", "asyncio streams over a Unix socket", "asyncio streams")
 
-KEYS: Final = (*(library.key for library in LIBRARIES), _RUST.key, _BARE.key, _MEMCPY.key, _MSGSPEC.key, _STREAMS.key)
+KEYS: Final = (
+    *(library.key for library in LIBRARIES),
+    _RUST.key,
+    _BARE.key,
+    SOCKETS.key,
+    _MEMCPY.key,
+    _MSGSPEC.key,
+    _STREAMS.key,
+)
 
 
 def contestants(rust_peer: str | None) -> Sequence[Contestant]:
@@ -45,6 +53,7 @@ def contestants(rust_peer: str | None) -> Sequence[Contestant]:
     found.append(Contestant(_RUST.key, _RUST.title, _RUST.column, True, version, without_rust))
     for one, peer, version, missing in (
         (_BARE, False, f"Linux {platform.release()}", without_rust),
+        (SOCKETS, False, SOCKETS.version(), None),
         (_MEMCPY, False, None, None if importlib.util.find_spec("numpy") else "numpy is not installed"),
         (_MSGSPEC, False, importlib.metadata.version("msgspec"), None),
         (_STREAMS, True, f"Python {platform.python_version()}", None),

@@ -22,7 +22,7 @@ __all__ = [
 OURS: Final = "ours"
 """The key of this package among the rivals."""
 
-REFERENCES: Final = frozenset({"memcpy", "msgspec", "seqpacket"})
+REFERENCES: Final = frozenset({"memcpy", "msgspec", "seqpacket", "sockets"})
 """What a figure is held against without being a peer: nobody would use it instead of a channel."""
 
 Figures = dict[str, float]

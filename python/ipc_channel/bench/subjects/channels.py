@@ -5,7 +5,9 @@ from typing import Final
 
 import ipc_channel as ipc
 from ipc_channel.bench.measuring import check, raise_descriptor_limit, seconds_each, seconds_each_alone
+from ipc_channel.bench.rivals.libraries import SOCKETS
 from ipc_channel.bench.rivals.rust import by_rust_peer
+from ipc_channel.bench.rivals.sockets import socket_pair
 from ipc_channel.bench.subject import OURS, Effort, Figures, Metric, Subject, Unavailable
 from ipc_channel.bench.targets import beside, spread
 from ipc_channel.bench.units import Unit
@@ -30,6 +32,15 @@ def _create(effort: Effort) -> Figures:
         sender, receiver = ipc.channel(int)
         sender.close()
         receiver.close()
+
+    return {"": seconds_each_alone(effort.seconds, create)}
+
+
+def _create_sockets(effort: Effort) -> Figures:
+    def create() -> None:
+        one, other = socket_pair()
+        one.close()
+        other.close()
 
     return {"": seconds_each_alone(effort.seconds, create)}
 
@@ -83,9 +94,9 @@ SUBJECTS: Final = (
         key="channel",
         name="channel()",
         family=_FAMILY,
-        what="Make a channel of integers and close both ends.",
+        what="Make a channel of integers and close both ends. Socket module: a socket pair.",
         metrics=[Metric("", Unit.TIME)],
-        measures={OURS: _create, "rust": by_rust_peer("channel")},
+        measures={OURS: _create, "rust": by_rust_peer("channel"), SOCKETS.key: _create_sockets},
         targets=[beside("", Unit.TIME, "rust", "the Rust crate", 1)],
     ),
     Subject(

@@ -1,7 +1,9 @@
 """There and back, with both sides busy and with both asleep, and requests with a channel of their own."""
 
+import socket
 import struct
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 from typing import Final
@@ -12,9 +14,10 @@ import ipc_channel as ipc
 from ipc_channel.bench.measuring import check, now, quantile, seconds_each
 from ipc_channel.bench.messages import SMALL, sample
 from ipc_channel.bench.peer import Control, peer
-from ipc_channel.bench.rivals.libraries import LIBRARIES
+from ipc_channel.bench.rivals.libraries import LIBRARIES, SOCKETS
 from ipc_channel.bench.rivals.rival import Kind, ReceivePort, Rival, SendPort
 from ipc_channel.bench.rivals.rust import by_rust_peer
+from ipc_channel.bench.rivals.sockets import socket_pair
 from ipc_channel.bench.subject import OURS, Effort, Figures, Metric, Subject
 from ipc_channel.bench.targets import at_most_times, beside, fixed
 from ipc_channel.bench.units import Unit
@@ -138,16 +141,20 @@ def _requests(effort: Effort) -> Figures:
                 with answer:
                     return answer.recv()
 
-            for number in range(_CHECKED):
-                check(ask(number) == number + 1, "an answer differs")
+            return _answered(ask, effort)
 
-            def run(count: int) -> float:
-                start = time.perf_counter()
-                for number in range(count):
-                    ask(number)
-                return time.perf_counter() - start
 
-            return {"": 1 / seconds_each(effort.seconds, run)}
+def _answered(ask: Callable[[int], int], effort: Effort) -> Figures:
+    for number in range(_CHECKED):
+        check(ask(number) == number + 1, "an answer differs")
+
+    def run(count: int) -> float:
+        start = time.perf_counter()
+        for number in range(count):
+            ask(number)
+        return time.perf_counter() - start
+
+    return {"": 1 / seconds_each(effort.seconds, run)}
 
 
 def _serve(_: Control, requests: ipc.Receiver[Request]) -> None:
@@ -155,6 +162,35 @@ def _serve(_: Control, requests: ipc.Receiver[Request]) -> None:
         for request in requests:
             with request.reply as reply:
                 reply.send(request.number + 1)
+
+
+def _requests_by_sockets(effort: Effort) -> Figures:
+    """The same kernel objects, and numbers as bare bytes."""
+    ours, theirs = socket_pair()
+    with ours, theirs, peer(_serve_by_sockets, theirs):
+        theirs.close()
+
+        def ask(number: int) -> int:
+            reply, answer = socket_pair()
+            with answer:
+                with reply:
+                    socket.send_fds(ours, [number.to_bytes(8, "little")], [reply.fileno()])
+                return int.from_bytes(answer.recv(8), "little")
+
+        try:
+            return _answered(ask, effort)
+        finally:
+            ours.close()
+
+
+def _serve_by_sockets(_control: Control, connected: socket.socket) -> None:
+    with connected:
+        while True:
+            request, fds, _, _ = socket.recv_fds(connected, 8, 1)
+            if not request:
+                return
+            with socket.socket(fileno=fds[0]) as reply:
+                reply.send((int.from_bytes(request, "little") + 1).to_bytes(8, "little"))
 
 
 _FAMILY: Final = "Round trips"
@@ -181,12 +217,14 @@ SUBJECTS: Final = (
         family=_FAMILY,
         what="The same, but each side pauses for 1 ms before it sends, so that the other one sleeps in the kernel."
         " The time from just before send there until recv has returned here, both ways added; the pauses lie between"
-        " and are not counted. Bare sockets: send and recv of a seqpacket pair from Rust, with the same pauses.",
+        " and are not counted. Bare sockets: send and recv of a seqpacket pair from Rust, with the same pauses; socket"
+        " module: the same from Python.",
         metrics=[Metric("p50", Unit.TIME)],
         measures={
             **{rival.key: partial(_asleep, rival) for rival in LIBRARIES},
             "rust": by_rust_peer("round-trip-asleep"),
             "seqpacket": by_rust_peer("seqpacket-asleep"),
+            SOCKETS.key: partial(_asleep, SOCKETS),
         },
         targets=[at_most_times("p50", "seqpacket", "bare sockets", 1.15)],
         chart=["p50"],
@@ -196,9 +234,10 @@ SUBJECTS: Final = (
         name="request with a fresh reply channel",
         family=_FAMILY,
         what="channel(), a message with the new sender in it, the answer through it, both ends closed;"
-        " each side waiting for nothing but the other.",
+        " each side waiting for nothing but the other. Socket module: a socket pair, one of them sent, the answer"
+        " through it, and all closed; both numbers without a type.",
         metrics=[Metric("", Unit.RATE)],
-        measures={OURS: _requests, "rust": by_rust_peer("request")},
+        measures={OURS: _requests, "rust": by_rust_peer("request"), SOCKETS.key: _requests_by_sockets},
         targets=[beside("", Unit.RATE, "rust", "the Rust crate", 3)],
         chart=[""],
     ),
