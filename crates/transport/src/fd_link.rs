@@ -147,6 +147,8 @@ impl LinkReader {
         let next = if fds.len() == 1 { fds.pop() } else { None };
         match next {
             Some(next) if descriptor::check_channel_socket(next.as_fd()).is_ok() => {
+                // Off the queue first, so that the old one holds nothing and is closed at once.
+                socket::discard(self.socket.as_fd())?;
                 let old = std::mem::replace(&mut self.socket, next);
                 descriptor::close_unknown(vec![old]);
                 Ok(())
