@@ -5,6 +5,7 @@ Each test runs in a child, so that an interrupt at the wrong moment fails the te
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
 import os
@@ -247,3 +248,50 @@ def interrupt_send_many(capacity: int | None) -> None:
 def test_an_interrupted_send_many_says_how_many_went(capacity: int | None) -> None:
     """Also one that never has to wait."""
     run("fork", interrupt_send_many, capacity)
+
+
+def alarm_as_waits_begin(in_a_set: bool) -> None:
+    """An alarm soon after the beginning of each wait, while it looks for news or is about to sleep."""
+    attempts, patience = 90, 0.1
+
+    def raise_alarmed(number: int, frame: object) -> None:
+        raise AlarmedError
+
+    ask, questions = ipc.bytes_channel()
+    answers, receiver = ipc.bytes_channel()
+
+    def answer() -> None:
+        with questions, answers:
+            for message in questions:
+                answers.send(message)
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    signal.signal(signal.SIGALRM, raise_alarmed)
+    unheeded = 0
+    with ask, receiver, ipc.ReceiverSet() as receivers:
+        wait: Callable[[float], object] = receiver.recv
+        if in_a_set:
+            receivers.add(receiver)
+            wait = receivers.select
+        for attempt in range(attempts):
+            # Short waits, so that the next one looks for long.
+            for _ in range(3):
+                ask.send(b"")
+                wait(20)
+            began = time.monotonic()
+            with contextlib.suppress(AlarmedError):
+                signal.setitimer(signal.ITIMER_REAL, (10 + attempt % 15 * 10) * 1e-6)
+                with contextlib.suppress(ipc.RecvTimeout):
+                    wait(patience)
+                # Noted and not heeded, it is heeded here.
+                signal.pause()
+            unheeded += time.monotonic() - began >= patience
+    answering.join()
+    # Some come in the very moment between the last look for signals and the sleep.
+    assert unheeded < attempts / 5, f"{unheeded} of {attempts}"
+
+
+@pytest.mark.parametrize("in_a_set", [False, True], ids=["recv", "select"])
+def test_a_signal_at_the_beginning_of_a_wait_ends_it(in_a_set: bool) -> None:
+    run("fork", alarm_as_waits_begin, in_a_set)

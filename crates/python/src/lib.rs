@@ -68,6 +68,7 @@ mod _core {
         process::refuse_subinterpreters(module.py())?;
         // Now, and not at the first use: a fork in the middle of that would leave the child waiting for it.
         ipc_channel_transport::os::fork::prepare_process();
+        ipc_channel_transport::os::process::signals_are_noted();
         Ok(())
     }
 

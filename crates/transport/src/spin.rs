@@ -9,11 +9,12 @@
 //! receiver looks for the whole time once more. Then the other one's answer comes sooner than that, and ours sooner to
 //! it: both have slept for short.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::deadline::Deadline;
-use crate::error::Result;
-use crate::os::{clock, system};
+use crate::error::{Error, Result};
+use crate::os::{clock, process, system};
 
 const FIRST_NS: u64 = 20_000;
 /// About as long as a peer takes that has to make an answer with a channel in it.
@@ -36,6 +37,8 @@ pub struct Spin {
 thread_local! {
     /// What this thread has learned from waits that only the kernel could end early.
     pub static OF_THIS_THREAD: Spin = const { Spin::fresh() };
+    /// It was sent to heed signals before it sleeps; whether it had looked for news before.
+    static SENT_BACK: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 impl Spin {
@@ -55,21 +58,40 @@ impl Spin {
     }
 
     /// Waits for news until the deadline: with `look`, for so many nanoseconds, and in vain with `sleep`.
+    ///
+    /// [`Error::Interrupted`] also between the two, where a signal that has come meanwhile would not end the sleep: see
+    /// [`process::signals_are_noted`]. Then the next wait of this thread begins with the sleep.
     pub fn wait(
         &self,
         deadline: Deadline,
         look: impl FnOnce(u64) -> bool,
         sleep: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let left = deadline.remaining().map_or(u64::MAX, |left| {
-            left.as_nanos().try_into().unwrap_or(u64::MAX)
-        });
-        if self.patience(left).is_some_and(look) {
-            return Ok(());
-        }
+        let looked = match SENT_BACK.take() {
+            Some(looked) => looked,
+            None => {
+                let left = deadline.remaining().map_or(u64::MAX, |left| {
+                    left.as_nanos().try_into().unwrap_or(u64::MAX)
+                });
+                let patience = self.patience(left);
+                if patience.is_some_and(look) {
+                    return Ok(());
+                }
+                if left > 0 && process::may_have_noted_signals() {
+                    SENT_BACK.set(Some(patience.is_some()));
+                    return Err(Error::Interrupted);
+                }
+                patience.is_some()
+            }
+        };
         let before = clock::now();
         let outcome = sleep();
-        self.slept(clock::now() - before);
+        match outcome {
+            Ok(()) => self.slept(clock::now() - before),
+            // Nothing came, however soon the sleep was over: it was no use to look.
+            Err(_) if looked => self.slept(TWO_WAKE_UPS_NS),
+            Err(_) => {}
+        }
         outcome
     }
 
@@ -97,6 +119,8 @@ impl Spin {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MILLISECOND: u64 = 1_000_000;
@@ -123,6 +147,39 @@ mod tests {
             spin.slept(30_000);
         }
         assert_eq!(spin.limit(), LONGEST_NS);
+    }
+
+    fn wait(spin: &Spin, timeout: Duration, outcome: Result<()>) -> u64 {
+        let mut looked = 0;
+        let look = |most| {
+            looked = most;
+            false
+        };
+        let waited = spin.wait(Deadline::after(timeout), look, || outcome);
+        assert!(matches!(waited, Err(Error::TimedOut)));
+        looked
+    }
+
+    /// Breaks when a sleep that the deadline ended counts as one that news have ended.
+    #[test]
+    fn who_has_no_time_learns_nothing_from_it() {
+        let spin = Spin::fresh();
+        for _ in 0..16 {
+            spin.slept(MILLISECOND);
+        }
+        for _ in 0..16 {
+            wait(&spin, Duration::ZERO, Err(Error::TimedOut));
+        }
+        assert_eq!(spin.limit(), 0);
+    }
+
+    #[test]
+    fn who_looks_until_the_deadline_in_vain_soon_looks_no_more() {
+        const TIMEOUT: Duration = Duration::from_micros(50);
+        let spin = Spin::fresh();
+        let looks = (0..16).map(|_| wait(&spin, TIMEOUT, Err(Error::TimedOut)));
+        let looks: Vec<u64> = looks.collect();
+        assert_eq!(looks.last(), Some(&0), "{looks:?}");
     }
 
     /// Breaks when two processes that answer each other, and were disturbed once, sleep each time from then on.

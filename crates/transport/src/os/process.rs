@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::os::fork;
@@ -59,6 +59,19 @@ pub fn block_signals() {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
     }
+}
+
+static SIGNALS_ARE_NOTED: AtomicBool = AtomicBool::new(false);
+
+/// Says that signals are only noted when they come, and heeded by the main thread when its waits end: as in Python.
+pub fn signals_are_noted() {
+    SIGNALS_ARE_NOTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether this thread is to heed signals that may have been noted while it did not wait.
+pub fn may_have_noted_signals() -> bool {
+    SIGNALS_ARE_NOTED.load(Ordering::Relaxed)
+        && rustix::thread::gettid() == rustix::process::getpid()
 }
 
 const MOVED: u64 = 1 << 32;
