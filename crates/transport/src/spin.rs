@@ -3,11 +3,11 @@
 //! A receiver that has lanes looks there, and learns by itself. Others ask the kernel again and again. They are mostly
 //! new, such as the receiver of a single answer, and would learn nothing in their lives: each thread learns for all.
 //!
-//! If a sleep was short, it would have been better spent looking; after a long one there is less looking next time, and
+//! If a wait was short, it would have been better spent looking; after a long one there is less looking next time, and
 //! soon none. Two processes that wait for nothing but each other's messages could go on like this for ever: each sleeps
-//! because the other one does, for as long as it takes to wake two processes. So after some sleeps of such a length a
+//! because the other one does, for as long as it takes to wake two processes. So after some waits of such a length a
 //! receiver looks for the whole time once more. Then the other one's answer comes sooner than that, and ours sooner to
-//! it: both have slept for short.
+//! it: both have waited for short.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -20,8 +20,8 @@ const FIRST_NS: u64 = 20_000;
 /// About as long as a peer takes that has to make an answer with a channel in it.
 const LONGEST_NS: u64 = 100_000;
 /// Waking two processes does not take longer, unless the processors are busy; then looking is no help either.
-const TWO_WAKE_UPS_NS: u64 = 200_000;
-/// A try costs the longest look, so this many sleeps lose little by it.
+const TWO_WAKE_UPS_NS: u64 = 400_000;
+/// A try costs the longest look, so this many waits lose little by it.
 const TRY_AFTER: u32 = 16;
 /// A shorter look costs more than it can save.
 const SHORTEST_NS: u64 = 1_000;
@@ -30,15 +30,22 @@ const SHORTEST_NS: u64 = 1_000;
 #[derive(Debug)]
 pub struct Spin {
     limit: AtomicU64,
-    /// Sleeps since the last try that two wake-ups could explain.
+    /// Waits since the last try that two wake-ups could explain.
     in_vain: AtomicU32,
 }
 
 thread_local! {
     /// What this thread has learned from waits that only the kernel could end early.
     pub static OF_THIS_THREAD: Spin = const { Spin::fresh() };
-    /// It was sent to heed signals before it sleeps; whether it had looked for news before.
-    static SENT_BACK: Cell<Option<bool>> = const { Cell::new(None) };
+    /// A wait that was broken off before the sleep, so that signals are heeded.
+    static SENT_BACK: Cell<Option<Begun>> = const { Cell::new(None) };
+}
+
+/// The beginning of a wait.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: u64,
+    looked: bool,
 }
 
 impl Spin {
@@ -67,29 +74,32 @@ impl Spin {
         look: impl FnOnce(u64) -> bool,
         sleep: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let looked = match SENT_BACK.take() {
-            Some(looked) => looked,
+        let begun = match SENT_BACK.take() {
+            Some(begun) => begun,
             None => {
+                let at = clock::now();
                 let left = deadline.remaining().map_or(u64::MAX, |left| {
                     left.as_nanos().try_into().unwrap_or(u64::MAX)
                 });
                 let patience = self.patience(left);
                 if patience.is_some_and(look) {
+                    self.seen();
                     return Ok(());
                 }
+                let looked = patience.is_some();
+                let begun = Begun { at, looked };
                 if left > 0 && process::may_have_noted_signals() {
-                    SENT_BACK.set(Some(patience.is_some()));
+                    SENT_BACK.set(Some(begun));
                     return Err(Error::Interrupted);
                 }
-                patience.is_some()
+                begun
             }
         };
-        let before = clock::now();
         let outcome = sleep();
         match outcome {
-            Ok(()) => self.slept(clock::now() - before),
+            Ok(()) => self.waited(clock::now() - begun.at),
             // Nothing came, however soon the sleep was over: it was no use to look.
-            Err(_) if looked => self.slept(TWO_WAKE_UPS_NS),
+            Err(_) if begun.looked => self.waited(TWO_WAKE_UPS_NS),
             Err(_) => {}
         }
         outcome
@@ -99,8 +109,17 @@ impl Spin {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// A sleep after looking in vain lasted so many nanoseconds.
-    fn slept(&self, nanoseconds: u64) {
+    /// A look was not in vain. Less than what one in vain takes away: by turns they leave nothing.
+    fn seen(&self) {
+        let limit = self.limit();
+        if limit < LONGEST_NS {
+            let limit = (limit + limit / 4).min(LONGEST_NS);
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    /// With the look in vain and the sleep it took so many nanoseconds until something came.
+    fn waited(&self, nanoseconds: u64) {
         let limit = self.limit();
         let in_vain = self.in_vain.load(Ordering::Relaxed);
         let (limit, in_vain) = if nanoseconds < LONGEST_NS {
@@ -118,6 +137,7 @@ impl Spin {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 
@@ -129,11 +149,11 @@ mod tests {
     fn who_sleeps_for_long_soon_looks_no_more() {
         let spin = Spin::fresh();
         for _ in 0..16 {
-            spin.slept(MILLISECOND);
+            spin.waited(MILLISECOND);
         }
         for _ in 0..100 {
             assert_eq!(spin.limit(), 0);
-            spin.slept(MILLISECOND);
+            spin.waited(MILLISECOND);
         }
     }
 
@@ -141,12 +161,27 @@ mod tests {
     fn short_sleeps_are_spent_looking() {
         let spin = Spin::fresh();
         for _ in 0..100 {
-            spin.slept(MILLISECOND);
+            spin.waited(MILLISECOND);
         }
         for _ in 0..4 {
-            spin.slept(30_000);
+            spin.waited(30_000);
         }
         assert_eq!(spin.limit(), LONGEST_NS);
+    }
+
+    #[test]
+    fn looks_that_pay_get_longer_again_after_one_in_vain() {
+        let spin = Spin::fresh();
+        spin.waited(MILLISECOND);
+        for _ in 0..16 {
+            spin.seen();
+        }
+        assert_eq!(spin.limit(), LONGEST_NS);
+        for _ in 0..100 {
+            spin.seen();
+            spin.waited(MILLISECOND);
+        }
+        assert_eq!(spin.patience(u64::MAX), None);
     }
 
     fn wait(spin: &Spin, timeout: Duration, outcome: Result<()>) -> u64 {
@@ -165,7 +200,7 @@ mod tests {
     fn who_has_no_time_learns_nothing_from_it() {
         let spin = Spin::fresh();
         for _ in 0..16 {
-            spin.slept(MILLISECOND);
+            spin.waited(MILLISECOND);
         }
         for _ in 0..16 {
             wait(&spin, Duration::ZERO, Err(Error::TimedOut));
@@ -182,12 +217,24 @@ mod tests {
         assert_eq!(looks.last(), Some(&0), "{looks:?}");
     }
 
+    /// Breaks when news that come just after the longest look keep it that long, though it never sees them.
+    #[test]
+    fn what_comes_after_a_long_look_is_not_soon() {
+        let spin = Spin::fresh();
+        let look = |_| {
+            std::thread::sleep(Duration::from_nanos(TWO_WAKE_UPS_NS));
+            false
+        };
+        spin.wait(Deadline::NEVER, look, || Ok(())).unwrap();
+        assert!(spin.limit() < FIRST_NS || !system::has_several_cores());
+    }
+
     /// Breaks when two processes that answer each other, and were disturbed once, sleep each time from then on.
     #[test]
     fn sleeps_that_two_wake_ups_explain_are_tried_against_now_and_then() {
         let spin = Spin::fresh();
         let limits = (0..1600).map(|_| {
-            spin.slept(150_000);
+            spin.waited(150_000);
             spin.limit()
         });
         let limits: Vec<u64> = limits.collect();

@@ -305,7 +305,7 @@ impl Writer {
             drop(state);
             let sent = send_row(self.version, socket.as_fd(), &row);
             state = self.lock();
-            next = state.row_sent(row, sent, socket, &mut done);
+            next = state.row_sent(row, sent, &mut done);
         }
         let next = next.unwrap_or_else(|| state.go_on(self.version, &mut done));
         let mut socket = None;
@@ -464,21 +464,21 @@ impl State {
         (self.in_hand > 0).then(|| (socket, self.queue.drain(..self.in_hand).collect()))
     }
 
-    /// After so many of a row were sent; what is left of it is first in the queue again. None if something is wrong
-    /// with the first one.
+    /// After so many of a row were sent; what is left of it is first in the queue again. None if it is to be found out
+    /// why not all of them were.
     fn row_sent(
         &mut self,
         mut row: Vec<Waiting>,
         sent: Result<usize>,
-        socket: Arc<Outlet>,
         done: &mut Vec<Waiting>,
     ) -> Option<Next> {
-        let written = *sent.as_ref().unwrap_or(&0);
-        let next = match sent {
-            Err(_) => None,
-            Ok(written) if written < row.len() => Some(Next::Room(socket)),
-            Ok(_) if self.queue.is_empty() => Some(Next::Done),
-            Ok(_) => Some(Next::Turn),
+        let written = sent.unwrap_or(0);
+        let next = if written < row.len() {
+            None
+        } else if self.queue.is_empty() {
+            Some(Next::Done)
+        } else {
+            Some(Next::Turn)
         };
         self.in_hand = 0;
         for left in row.drain(written..).rev() {
