@@ -19,6 +19,8 @@ use crate::os::{clock, process, system};
 const FIRST_NS: u64 = 20_000;
 /// About as long as a peer takes that has to make an answer with a channel in it.
 const LONGEST_NS: u64 = 100_000;
+/// Of a wait that ended in a sleep, so much is the waking.
+const WAKE_UP_NS: u64 = 100_000;
 /// Waking two processes does not take longer, unless the processors are busy; then looking is no help either.
 const TWO_WAKE_UPS_NS: u64 = 400_000;
 /// A try costs the longest look, so this many waits lose little by it.
@@ -122,8 +124,13 @@ impl Spin {
     fn waited(&self, nanoseconds: u64) {
         let limit = self.limit();
         let in_vain = self.in_vain.load(Ordering::Relaxed);
-        let (limit, in_vain) = if nanoseconds < LONGEST_NS {
-            ((limit * 2).clamp(FIRST_NS, LONGEST_NS), 0)
+        let (limit, in_vain) = if nanoseconds < LONGEST_NS + WAKE_UP_NS {
+            if limit < LONGEST_NS {
+                ((limit * 2).clamp(FIRST_NS, LONGEST_NS), 0)
+            } else {
+                // Just too late for the longest look. It may have been a moment's disturbance, or be so each time.
+                (FIRST_NS / 2, 0)
+            }
         } else if nanoseconds >= TWO_WAKE_UPS_NS {
             (limit / 2, in_vain)
         } else if in_vain + 1 < TRY_AFTER {
