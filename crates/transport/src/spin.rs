@@ -3,6 +3,8 @@
 //! A receiver that has lanes looks there, and learns by itself. Others ask the kernel again and again. They are mostly
 //! new, such as the receiver of a single answer, and would learn nothing in their lives: each thread learns for all.
 //!
+//! Who looks gives way to others: among more processes than processors, the one that is to send next would wait.
+//!
 //! If a wait was short, it would have been better spent looking; after a long one there is less looking next time, and
 //! soon none. Two processes that wait for nothing but each other's messages could go on like this for ever: each sleeps
 //! because the other one does, for as long as it takes to wake two processes. So after some waits of such a length a

@@ -148,7 +148,8 @@ pub fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> Result<bool> {
     }
 }
 
-/// Asks for so many nanoseconds whether `fd` is ready, and does not sleep between; `go_on` can put an end to it.
+/// Asks for so many nanoseconds whether `fd` is ready, and does not sleep between; `go_on` can put an end to it. Whoever
+/// needs this processor, perhaps to make it ready, has it meanwhile.
 pub fn is_ready_within(
     fd: BorrowedFd<'_>,
     interest: Interest,
@@ -158,7 +159,7 @@ pub fn is_ready_within(
     let until = clock::now() + nanoseconds;
     loop {
         match is_ready(fd, interest) {
-            Ok(false) if clock::now() < until && go_on() => {}
+            Ok(false) if clock::now() < until && go_on() => std::thread::yield_now(),
             outcome => return matches!(outcome, Ok(true)),
         }
     }
