@@ -108,12 +108,18 @@ def through_a_storm(step: Callable[[], object], finished: Callable[[], bool], en
     signal.signal(signal.SIGINT, interrupt)
     thread = threading.Thread(target=rage)
     thread.start()
+
+    def steps() -> None:
+        nonlocal armed
+        armed = True
+        while not finished():
+            step()
+        armed = False
+
     while True:
+        # A call, because not every instruction of a loop in a try block is guarded by that in all versions of Python.
         try:
-            armed = True
-            while not finished():
-                step()
-            armed = False
+            steps()
             break
         except KeyboardInterrupt:
             pass

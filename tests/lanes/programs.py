@@ -411,6 +411,8 @@ class Program:
         for _, twin in twins:
             child.ends.append(twin)
             twin.channel.senders += 1
+            if parent.pid in twin.channel.mixed:
+                twin.channel.mixed.add(pid)
 
     def step_kill(self) -> None:
         if len(self.processes) < 2 or self.chance.random() < 0.5:
