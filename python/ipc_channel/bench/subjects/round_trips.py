@@ -167,7 +167,8 @@ def _serve(_: Control, requests: ipc.Receiver[Request]) -> None:
 def _requests_by_sockets(effort: Effort) -> Figures:
     """The same kernel objects, and numbers as bare bytes."""
     ours, theirs = socket_pair()
-    with ours, theirs, peer(_serve_by_sockets, theirs):
+    # Ours is closed before its peer is waited for.
+    with ours, theirs, peer(_serve_by_sockets, theirs), ours:
         theirs.close()
 
         def ask(number: int) -> int:
@@ -177,10 +178,7 @@ def _requests_by_sockets(effort: Effort) -> Figures:
                     socket.send_fds(ours, [number.to_bytes(8, "little")], [reply.fileno()])
                 return int.from_bytes(answer.recv(8), "little")
 
-        try:
-            return _answered(ask, effort)
-        finally:
-            ours.close()
+        return _answered(ask, effort)
 
 
 def _serve_by_sockets(_control: Control, connected: socket.socket) -> None:
