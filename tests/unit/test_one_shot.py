@@ -287,6 +287,28 @@ def test_a_second_client_gets_its_turn_when_the_first_leaves_without_a_message()
             assert first == 2
 
 
+def test_clients_that_wait_for_their_turn_leave_room_for_whoever_gets_it() -> None:
+    with ipc.OneShotServer(int) as server:
+        first_client = ipc.connect(server.name, int)
+        with pytest.raises(ipc.ConnectError, match="another client"):
+            # More looks at the seat than the server's queue has places; it does not accept meanwhile.
+            ipc.connect(server.name, int, timeout=1)
+        first_client.close()
+        with ipc.connect(server.name, int, timeout=0) as sender:
+            sender.send(2)
+            receiver, first = server.accept()
+            receiver.close()
+            assert first == 2
+
+
+def test_a_client_that_waits_for_its_turn_is_told_when_the_server_ends() -> None:
+    with ipc.OneShotServer(int) as server, ipc.connect(server.name, int):
+        ending = Later(lambda: (time.sleep(0.1), server.close()))
+        with pytest.raises(ipc.ConnectError, match="no such server"):
+            ipc.connect(server.name, int, timeout=30)
+        ending.result()
+
+
 def _connect_and_wait(name: str, ready: ipc.Sender[None]) -> None:
     with ipc.connect(name, int), ready:
         ready.send(None)

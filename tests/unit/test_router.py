@@ -313,11 +313,13 @@ with ipc.Router(on_error=errors.put) as router, sender:
     router.add_route(receiver, messages.put)
     reading, writing = os.pipe()
     hoard = []
-    try:
-        while True:
-            hoard.append(os.dup(0))
-    except OSError:
-        pass
+    for _ in range(4):
+        time.sleep(0.05)  # what the router's thread had opened for a moment, at its first wait, is closed
+        try:
+            while True:
+                hoard.append(os.dup(0))
+        except OSError:
+            pass
     sender.send(ipc.Fd(writing))
     error = errors.get(timeout=20)
     assert isinstance(error, ipc.TooManyHandles), error

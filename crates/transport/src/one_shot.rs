@@ -252,6 +252,7 @@ fn bind_abstract(socket: &OwnedFd, name: &str) -> rustix::io::Result<()> {
 }
 
 /// A server's name, taken apart.
+#[derive(Debug)]
 struct Place {
     address: SocketAddrUnix,
     nonce: String,
@@ -370,51 +371,93 @@ enum Attempt {
     Failed(ConnectFailure),
 }
 
-/// Connects to the server with that name, waiting until the deadline while another client is in the way.
-/// The caller deals with [`Error::Interrupted`] by calling again.
-pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
-    const PAUSE: Duration = Duration::from_millis(5);
-    const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
-    let failed = |why| Error::Connect {
-        name: name.into(),
-        why,
-    };
-    let place = Place::parse(name).map_err(failed)?;
-    let seat_name = format!("ipc-channel-{}", place.secret);
-    for pauses in 1u32.. {
-        let (seat, socket) = (socket::new_unconnected()?, socket::new_unconnected()?);
-        let attempt = match bind_abstract(&seat, &seat_name) {
-            Ok(()) => place.attempt(&socket),
-            // Somebody sits there. A connection that says nothing does no harm and tells whether the
-            // server still listens.
-            Err(Errno::ADDRINUSE) => match place.attempt(&socket) {
-                Attempt::Connected => Attempt::Again(ConnectFailure::AnotherClient),
-                other => other,
-            },
-            Err(e) => return Err(Error::kernel("bind", e)),
+/// A client on the way to a server.
+///
+/// While another one has the seat, this one is connected already and says nothing: that does no harm, and tells when
+/// the server stops listening. One connection, and not one for each look at the seat: they would lie in the queue of a
+/// server that does not accept yet, and fill it.
+#[derive(Debug)]
+pub struct Connecting {
+    name: String,
+    place: Place,
+    connection: Lock<Option<OwnedFd>>,
+}
+
+impl Connecting {
+    /// To the server with that name.
+    pub fn to(name: &str) -> Result<Connecting> {
+        let place = Place::parse(name).map_err(|why| Error::Connect {
+            name: name.into(),
+            why,
+        })?;
+        Ok(Connecting {
+            name: name.into(),
+            place,
+            connection: Lock::new(None),
+        })
+    }
+
+    /// Connects, waiting until the deadline while another client is in the way. The caller deals with
+    /// [`Error::Interrupted`] by calling again.
+    pub fn finish(&self, deadline: Deadline) -> Result<Sender> {
+        const PAUSE: Duration = Duration::from_millis(5);
+        const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
+        let failed = |why| Error::Connect {
+            name: self.name.clone(),
+            why,
         };
-        match attempt {
-            Attempt::Connected => {
-                socket::shut_for_reading(socket.as_fd())?;
-                return Sender::connected(socket, seat);
-            }
-            Attempt::Failed(why) => return Err(failed(why)),
-            Attempt::Again(why) if deadline.passed() => return Err(failed(why)),
-            Attempt::Again(_) => {
-                drop((seat, socket));
-                let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-                match poll::wait(&[], Deadline::after(pause)) {
-                    // A signal that came between two pauses interrupted neither.
-                    Ok(_) | Err(Error::TimedOut)
-                        if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) =>
-                    {
-                        return Err(Error::Interrupted);
-                    }
-                    Ok(_) | Err(Error::TimedOut) => {}
-                    Err(e) => return Err(e),
+        for pauses in 1u32.. {
+            let seat = self.sit_down()?;
+            // Looked at after that: the server gives a seat back when it has stopped listening.
+            let (connection, attempt) = self.connection()?;
+            match (attempt, seat) {
+                (Attempt::Connected, Some(seat)) => {
+                    socket::shut_for_reading(connection.as_fd())?;
+                    return Sender::connected(connection, seat);
                 }
+                (Attempt::Connected, None) => {
+                    *self.connection.lock() = Some(connection);
+                    if deadline.passed() {
+                        return Err(failed(ConnectFailure::AnotherClient));
+                    }
+                }
+                (Attempt::Again(why), _) if deadline.passed() => return Err(failed(why)),
+                (Attempt::Again(_), seat) => drop((connection, seat)),
+                (Attempt::Failed(why), _) => return Err(failed(why)),
+            }
+            let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+            match poll::wait(&[], Deadline::after(pause)) {
+                // A signal that came between two pauses interrupted neither.
+                Ok(_) | Err(Error::TimedOut) if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) => {
+                    return Err(Error::Interrupted);
+                }
+                Ok(_) | Err(Error::TimedOut) => {}
+                Err(e) => return Err(e),
             }
         }
+        Err(Error::Interrupted)
     }
-    Err(Error::Interrupted)
+
+    /// The seat, if nobody has it.
+    fn sit_down(&self) -> Result<Option<OwnedFd>> {
+        let seat = socket::new_unconnected()?;
+        match bind_abstract(&seat, &format!("ipc-channel-{}", self.place.secret)) {
+            Ok(()) => Ok(Some(seat)),
+            Err(Errno::ADDRINUSE) => Ok(None),
+            Err(e) => Err(Error::kernel("bind", e)),
+        }
+    }
+
+    /// The connection of an earlier look if the server has not ended it, or an attempt to make one.
+    fn connection(&self) -> Result<(OwnedFd, Attempt)> {
+        let earlier = self.connection.lock().take();
+        if let Some(connection) = earlier
+            && !poll::is_ready(connection.as_fd(), Interest::Readable)?
+        {
+            return Ok((connection, Attempt::Connected));
+        }
+        let connection = socket::new_unconnected()?;
+        let attempt = self.place.attempt(&connection);
+        Ok((connection, attempt))
+    }
 }
