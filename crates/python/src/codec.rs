@@ -13,6 +13,7 @@ use crate::delivery::{Delivery, View, payload_of};
 use crate::errors;
 use crate::literals;
 use crate::parcel::Encoded;
+use crate::rust_codec::RustPlan;
 
 pub const LABEL_BYTES: u8 = 0;
 pub const LABEL_TYPED: u8 = 1;
@@ -113,6 +114,8 @@ pub struct Plug {
     encode: Option<Py<PyAny>>,
     encoding: Option<Encoding>,
     decode: Option<Py<PyAny>>,
+    /// What `decode` calls and nothing else, if that is in this module: then it need not be called by way of Python.
+    plan: Option<Py<RustPlan>>,
     decode_delivery: Option<Py<PyAny>>,
 }
 
@@ -135,6 +138,10 @@ impl Plug {
                 .map(Encoding::new)
                 .transpose()?,
             decode,
+            plan: match codec.getattr_opt(intern!(py, "plan"))? {
+                Some(plan) => plan.extract()?,
+                None => None,
+            },
             decode_delivery: part(intern!(py, "decode_delivery"))?,
         })
     }
@@ -232,11 +239,14 @@ impl Plug {
         decode: &Bound<'py, PyAny>,
         payload: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.pickles
-            && let Ok(bytes) = payload.cast_exact::<PyBytes>()
-            && literals::are_in(bytes.as_bytes())
-        {
-            return literals::read(payload.py(), bytes.as_bytes());
+        if let Ok(payload) = payload.cast_exact::<PyBytes>() {
+            let bytes = payload.as_bytes();
+            if let Some(plan) = &self.plan {
+                return plan.get().read(payload.py(), bytes, None);
+            }
+            if self.pickles && literals::are_in(bytes) {
+                return literals::read(payload.py(), bytes);
+            }
         }
         call(decode, payload)
     }

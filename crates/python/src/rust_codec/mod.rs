@@ -151,11 +151,7 @@ impl RustPlan {
                 copy.as_bytes()
             }
         };
-        let outcome = with_builder(py, &self.shapes, handles, |builder| match self.layout {
-            Layout::Postcard => decode::<Postcard, _>(&self.plan, bytes, builder),
-            Layout::Bincode => decode::<Bincode, _>(&self.plan, bytes, builder),
-        });
-        outcome.map_err(|fault| self.raise(py, *fault, intern!(py, "DecodeError")))
+        self.read(py, bytes, handles)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -166,6 +162,21 @@ impl RustPlan {
 }
 
 impl RustPlan {
+    /// The message that the bytes stand for, as `decode` gives it.
+    #[inline]
+    pub fn read<'py>(
+        &self,
+        py: Python<'py>,
+        bytes: &[u8],
+        handles: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let outcome = with_builder(py, &self.shapes, handles, |builder| match self.layout {
+            Layout::Postcard => decode::<Postcard, _>(&self.plan, bytes, builder),
+            Layout::Bincode => decode::<Bincode, _>(&self.plan, bytes, builder),
+        });
+        outcome.map_err(|fault| self.raise(py, *fault, intern!(py, "DecodeError")))
+    }
+
     /// An error that names the place. What is no fault of the message stays as it is: interrupts, the lack of
     /// memory or of descriptors.
     #[cold]

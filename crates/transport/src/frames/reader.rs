@@ -335,7 +335,7 @@ impl State {
             && let Some(primary) = &self.primary
             && self.outlook.is_clear(primary.as_fd(), MOST_AT_HAND)
         {
-            return self.take_plain(version, deliver, leftovers);
+            return self.take_plain(version, deliver);
         }
         match self.look(version, leftovers)? {
             Next::Partial(index) => {
@@ -351,7 +351,7 @@ impl State {
             Next::Whole(first, fds)
                 if fds.is_empty() && version.header_len() + first.here <= MOST_AT_HAND =>
             {
-                self.take_plain(version, deliver, leftovers)
+                self.take_plain(version, deliver)
             }
             Next::Whole(first, fds) => {
                 let payload = match self.take_first(version, first) {
@@ -379,28 +379,18 @@ impl State {
         &mut self,
         version: Version,
         deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
-        leftovers: &mut Leftovers,
     ) -> Result<R> {
         let Some(primary) = &self.primary else {
             return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
         };
         PACKET.with_borrow_mut(|packet| {
-            let len = match socket::take(primary.as_fd(), packet)? {
-                Took::Packet {
-                    len,
-                    fds,
-                    fds_missing: false,
-                } if fds.is_empty() && len <= packet.len() => len,
-                Took::Packet { mut fds, .. } => {
-                    self.outlook.forget();
-                    leftovers.spent.append(&mut fds);
-                    return forged(ANOTHER_PROCESS);
-                }
-                Took::Nothing => {
+            let len = match socket::take_bytes(primary.as_fd(), packet)? {
+                Some(len @ 1..) if len <= packet.len() => len,
+                Some(1..) | None => {
                     self.outlook.forget();
                     return forged(ANOTHER_PROCESS);
                 }
-                Took::End => {
+                Some(0) => {
                     // Or it is the end of the stream, behind what another process has taken: the next look tells.
                     self.outlook.forget();
                     return forged("is empty");

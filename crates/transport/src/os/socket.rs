@@ -2,7 +2,7 @@
 //!
 //! Sending and receiving use libc and not rustix: a hostile peer that holds a duplicate of our socket can
 //! switch on control messages of its choice (SO_PASSPIDFD installs a descriptor with every packet), and
-//! what is not parsed would leak. So every control message is looked at here.
+//! what is not parsed would leak. So every control message is looked at here, or has no room to come in.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
 use crate::os::descriptor;
@@ -448,9 +448,20 @@ pub enum Took {
     },
 }
 
-/// Takes a packet off a queue. Its beginning is copied to `buffer`.
-pub fn take(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Took> {
-    receive(socket, buffer, libc::MSG_TRUNC).map(Took::of)
+/// Takes a packet off a queue that is known to have nothing beside its bytes: the kernel closes unseen what has. Its
+/// beginning is copied to `buffer`. Returns how long it is, 0 for the end of the stream, and None for nothing.
+pub fn take_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<usize>> {
+    let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, flags) {
+            Ok((_, len)) => return Ok(Some(len)),
+            // As in `receive_parts`.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::NOTCONN | Errno::INVAL) => return Ok(Some(0)),
+            Err(e) => return Err(Error::kernel("recv", e)),
+        }
+    }
 }
 
 impl Took {
