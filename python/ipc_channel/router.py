@@ -94,7 +94,8 @@ class Router:
         # Both are made by the first route: a router without routes holds nothing and need not be shut down.
         self._set: ReceiverSet[_Route] | None = None
         self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
+        # Held by the thread. No Event: what a signal's handler raises in the middle of one leaves it locked for ever.
+        self._running = threading.Lock()
 
     @overload
     def add_route(
@@ -227,7 +228,8 @@ class Router:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             # Not `join` alone: one that Ctrl-C interrupts may take the thread for ended from then on (CPython 3.11).
-            self._ended.wait()
+            with self._running:
+                pass
             thread.join()
 
     @property
@@ -261,13 +263,15 @@ class Router:
     def _start(self) -> None:
         self._set = ReceiverSet()
         thread = threading.Thread(
-            target=self._run, args=(self._set, self._ended), name="ipc_channel router", daemon=True
+            target=self._run, args=(self._set, self._running), name="ipc_channel router", daemon=True
         )
         try:
+            self._running.acquire()
             thread.start()
         except BaseException:  # no more threads can be had
             self._set.close()
             self._set = None
+            self._running = threading.Lock()
             raise
         self._thread = thread
 
@@ -275,7 +279,7 @@ class Router:
         if self._set is not None:
             self._set._wake()
 
-    def _run(self, receivers: ReceiverSet[_Route], ended: threading.Event) -> None:
+    def _run(self, receivers: ReceiverSet[_Route], running: threading.Lock) -> None:
         try:
             # Another set: a callback forked, this is the child, and the router has started anew.
             while not self._shut and receivers is self._set:
@@ -283,7 +287,7 @@ class Router:
         finally:
             if receivers is self._set:
                 self._end(receivers)
-            ended.set()
+            running.release()
 
     def _turn(self, receivers: ReceiverSet[_Route]) -> None:
         """One wait and the callbacks of what it gave. No reference to a callback survives it."""

@@ -30,6 +30,7 @@ use crate::os::poll::{self, Epoll, Interest};
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{self, Receiver, Vain};
 use crate::sender::Sender;
+use crate::spin;
 use crate::sync::Lock;
 use crate::wire::rust::Version;
 
@@ -142,7 +143,9 @@ impl Listener {
                 return Ok((client, message));
             }
             vain.once_more(deadline)?;
-            self.end.wait(None, Interest::Readable, deadline, || true)?;
+            spin::sleep(deadline, |until| {
+                self.end.wait(None, Interest::Readable, until, || true)
+            })?;
         }
     }
 

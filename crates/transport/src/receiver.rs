@@ -147,9 +147,9 @@ impl Receiver {
         if vain.is_suspicious() {
             self.intake.look_at_the_first()?;
         }
-        let sleep = || {
+        let sleep = |until| {
             let arm = || self.intake.rest();
-            self.end.wait(None, Interest::Readable, deadline, arm)
+            self.end.wait(None, Interest::Readable, until, arm)
         };
         if self.intake.has_lanes() {
             return self.spin.wait(deadline, |most| self.look(most), sleep);

@@ -204,7 +204,7 @@ impl ReceiverSet {
         let (epoll, news) = (self.epoll.as_fd(), Interest::Readable);
         // A close rings: that is readable, too.
         let ask = |most| poll::is_ready_within(epoll, news, most, || true);
-        let sleep = || poll::wait(&[(epoll, news)], deadline).map(drop);
+        let sleep = |until| poll::wait(&[(epoll, news)], until).map(drop);
         spin::OF_THIS_THREAD.with(|spin| spin.wait(deadline, ask, sleep))
     }
 

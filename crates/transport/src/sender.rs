@@ -13,6 +13,7 @@ use crate::os::poll::Interest;
 use crate::os::{descriptor, process, socket};
 use crate::receiver::{Moving, Receiver, Vain};
 use crate::route::{Attempt, LaneStatistics, Route, SHARED, Ticket};
+use crate::spin;
 use crate::sync::Lock;
 use crate::way::{Layout, Out};
 use crate::wire::native::{Entry, FdRef, Frame, HandleKind};
@@ -160,12 +161,12 @@ impl Sender {
             if let Err(e) = vain.once_more(deadline) {
                 break Err(e);
             }
-            let waited = match bell {
+            let waited = spin::sleep(deadline, |until| match bell {
                 Some(bell) => self
                     .end
-                    .wait(Some(bell), Interest::Readable, deadline, || self.way.arm()),
-                None => self.end.wait(None, Interest::Writable, deadline, || true),
-            };
+                    .wait(Some(bell), Interest::Readable, until, || self.way.arm()),
+                None => self.end.wait(None, Interest::Writable, until, || true),
+            });
             if let Err(e) = waited {
                 break Err(e);
             }

@@ -10,9 +10,16 @@
 //! because the other one does, for as long as it takes to wake two processes. So after some waits of such a length a
 //! receiver looks for the whole time once more. Then the other one's answer comes sooner than that, and ours sooner to
 //! it: both have waited for short.
+//!
+//! # Signals
+//! Python only notes a signal when it comes, and heeds it when the main thread's wait ends, which the signal does by
+//! itself if the thread sleeps already. What came before that, between the last look for signals and the sleep, or was
+//! noted by another thread, would be heeded with the next message. So the main thread sleeps in slices, each as long as
+//! the wait so far, and looks for signals in between: none is heeded later than after twice the time.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -29,6 +36,10 @@ const TWO_WAKE_UPS_NS: u64 = 400_000;
 const TRY_AFTER: u32 = 16;
 /// A shorter look costs more than it can save.
 const SHORTEST_NS: u64 = 1_000;
+/// A wait of ten seconds has eight slices.
+const FIRST_SLICE_NS: u64 = 50_000_000;
+/// Who was sent back for signals and does not come again within this time has given up that wait.
+const AGAIN_NS: u64 = 1_000_000;
 
 /// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
 #[derive(Debug)]
@@ -41,8 +52,8 @@ pub struct Spin {
 thread_local! {
     /// What this thread has learned from waits that only the kernel could end early.
     pub static OF_THIS_THREAD: Spin = const { Spin::fresh() };
-    /// A wait that was broken off before the sleep, so that signals are heeded.
-    static SENT_BACK: Cell<Option<Begun>> = const { Cell::new(None) };
+    /// A wait that was broken off, so that signals are heeded, and when.
+    static SENT_BACK: Cell<Option<(Begun, u64)>> = const { Cell::new(None) };
 }
 
 /// The beginning of a wait.
@@ -50,6 +61,43 @@ thread_local! {
 struct Begun {
     at: u64,
     looked: bool,
+}
+
+impl Begun {
+    /// That of the wait which this thread goes on with.
+    fn before() -> Option<Begun> {
+        let (begun, at) = SENT_BACK.take()?;
+        (clock::now() - at < AGAIN_NS).then_some(begun)
+    }
+
+    /// The next wait of this thread begins with the sleep.
+    fn send_back(self) -> Error {
+        SENT_BACK.set(Some((self, clock::now())));
+        Error::Interrupted
+    }
+
+    fn sleep(self, deadline: Deadline, sleep: impl FnOnce(Deadline) -> Result<()>) -> Result<()> {
+        if !process::may_have_noted_signals() {
+            return sleep(deadline);
+        }
+        let slice = Duration::from_nanos((clock::now() - self.at).max(FIRST_SLICE_NS));
+        if deadline.remaining().is_some_and(|left| left <= slice) {
+            return sleep(deadline);
+        }
+        match sleep(Deadline::after(slice)) {
+            Err(Error::TimedOut) => Err(self.send_back()),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Sleeps until the deadline without a look before. [`Error::Interrupted`] as in [`Spin::wait`].
+pub fn sleep(deadline: Deadline, sleep: impl FnOnce(Deadline) -> Result<()>) -> Result<()> {
+    let begun = Begun::before().unwrap_or_else(|| Begun {
+        at: clock::now(),
+        looked: false,
+    });
+    begun.sleep(deadline, sleep)
 }
 
 impl Spin {
@@ -70,15 +118,15 @@ impl Spin {
 
     /// Waits for news until the deadline: with `look`, for so many nanoseconds, and in vain with `sleep`.
     ///
-    /// [`Error::Interrupted`] also between the two, where a signal that has come meanwhile would not end the sleep: see
-    /// [`process::signals_are_noted`]. Then the next wait of this thread begins with the sleep.
+    /// [`Error::Interrupted`] also between the two and now and then in the sleep, if this thread is to heed signals: see
+    /// the module, and [`process::signals_are_noted`]. The caller comes again.
     pub fn wait(
         &self,
         deadline: Deadline,
         look: impl FnOnce(u64) -> bool,
-        sleep: impl FnOnce() -> Result<()>,
+        sleep: impl FnOnce(Deadline) -> Result<()>,
     ) -> Result<()> {
-        let begun = match SENT_BACK.take() {
+        let begun = match Begun::before() {
             Some(begun) => begun,
             None => {
                 let at = clock::now();
@@ -93,15 +141,16 @@ impl Spin {
                 let looked = patience.is_some();
                 let begun = Begun { at, looked };
                 if left > 0 && process::may_have_noted_signals() {
-                    SENT_BACK.set(Some(begun));
-                    return Err(Error::Interrupted);
+                    return Err(begun.send_back());
                 }
                 begun
             }
         };
-        let outcome = sleep();
+        let outcome = begun.sleep(deadline, sleep);
         match outcome {
             Ok(()) => self.waited(clock::now() - begun.at),
+            // The wait goes on.
+            Err(Error::Interrupted) => {}
             // Nothing came, however soon the sleep was over: it was no use to look.
             Err(_) if begun.looked => self.waited(TWO_WAKE_UPS_NS),
             Err(_) => {}
@@ -199,7 +248,7 @@ mod tests {
             looked = most;
             false
         };
-        let waited = spin.wait(Deadline::after(timeout), look, || outcome);
+        let waited = spin.wait(Deadline::after(timeout), look, |_| outcome);
         assert!(matches!(waited, Err(Error::TimedOut)));
         looked
     }
@@ -233,7 +282,7 @@ mod tests {
             std::thread::sleep(Duration::from_nanos(TWO_WAKE_UPS_NS));
             false
         };
-        spin.wait(Deadline::NEVER, look, || Ok(())).unwrap();
+        spin.wait(Deadline::NEVER, look, |_| Ok(())).unwrap();
         assert!(spin.limit() < FIRST_NS || !system::has_several_cores());
     }
 

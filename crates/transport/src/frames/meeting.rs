@@ -193,29 +193,26 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<OwnedFd> {
         &name.as_bytes()[..name.len().min(MAX_PATH)],
     ));
     let address = SocketAddrUnix::new(path).map_err(|e| failed(ConnectFailure::Other(e.into())))?;
-    loop {
-        let socket = socket::new_unconnected()?;
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => {
-                // Others may get it, who expect that it waits.
-                socket::set_blocking(socket.as_fd())?;
-                return Ok(socket);
-            }
-            Err(Errno::AGAIN) if deadline.passed() => {
-                return Err(failed(ConnectFailure::AnotherClient));
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {
-                let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-                match poll::wait(&[], Deadline::after(left)) {
-                    Ok(_) | Err(Error::TimedOut) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR | Errno::PROTOTYPE) => {
-                return Err(failed(ConnectFailure::NoSuchServer));
-            }
-            Err(Errno::ACCESS | Errno::PERM) => return Err(failed(ConnectFailure::AnotherUser)),
-            Err(error) => return Err(failed(ConnectFailure::Other(error.into()))),
+    let socket = socket::new_unconnected()?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {
+            // Others may get it, who expect that it waits.
+            socket::set_blocking(socket.as_fd())?;
+            Ok(socket)
         }
+        Err(Errno::AGAIN) if deadline.passed() => Err(failed(ConnectFailure::AnotherClient)),
+        Err(Errno::AGAIN | Errno::INTR) => {
+            let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+            match poll::wait(&[], Deadline::after(left)) {
+                // A signal that came between two pauses interrupted neither.
+                Ok(_) | Err(Error::TimedOut) => Err(Error::Interrupted),
+                Err(error) => Err(error),
+            }
+        }
+        Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR | Errno::PROTOTYPE) => {
+            Err(failed(ConnectFailure::NoSuchServer))
+        }
+        Err(Errno::ACCESS | Errno::PERM) => Err(failed(ConnectFailure::AnotherUser)),
+        Err(error) => Err(failed(ConnectFailure::Other(error.into()))),
     }
 }

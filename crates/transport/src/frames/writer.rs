@@ -23,6 +23,7 @@ use crate::os::poll::{self, Alarm, Interest};
 use crate::os::process::Claim;
 use crate::os::socket::{self, Sent};
 use crate::os::{clock, descriptor, fork};
+use crate::spin;
 use crate::sync::{Lock, Locked};
 use crate::wire::native::FdRef;
 use crate::wire::rust::{Frame, MAX_HEADER, MOST_FDS, Version, buffer_size};
@@ -364,10 +365,10 @@ impl Writer {
             } else {
                 Deadline::after(deadline.remaining().unwrap_or(PAUSE).min(PAUSE))
             };
-            let waited = match &alarm {
-                Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], slice),
-                None => poll::wait(&[], slice),
-            };
+            let waited = spin::sleep(slice, |until| match &alarm {
+                Some(alarm) => poll::wait(&[(alarm.as_fd(), Interest::Readable)], until).map(drop),
+                None => poll::wait(&[], until).map(drop),
+            });
             if let Some(alarm) = &alarm {
                 let mut state = self.lock();
                 state

@@ -1,5 +1,6 @@
 //! Who we are, who a peer is, and which process uses a receiver that a fork has shared.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,8 +71,23 @@ pub fn signals_are_noted() {
 
 /// Whether this thread is to heed signals that may have been noted while it did not wait.
 pub fn may_have_noted_signals() -> bool {
-    SIGNALS_ARE_NOTED.load(Ordering::Relaxed)
-        && rustix::thread::gettid() == rustix::process::getpid()
+    SIGNALS_ARE_NOTED.load(Ordering::Relaxed) && is_main_thread()
+}
+
+/// The kernel is asked once: what a thread is can only change in a fork's child, whose only thread is the main one.
+fn is_main_thread() -> bool {
+    thread_local! {
+        static KNOWN: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
+    }
+    let generation = fork::generation();
+    match KNOWN.get() {
+        Some((known_in, main)) if known_in == generation => main,
+        _ => {
+            let main = rustix::thread::gettid() == rustix::process::getpid();
+            KNOWN.set(Some((generation, main)));
+            main
+        }
+    }
 }
 
 const MOVED: u64 = 1 << 32;
