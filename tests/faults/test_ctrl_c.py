@@ -30,6 +30,8 @@ def press_ctrl_c() -> None:
 
 def interrupt_twice_and_go_on(kind: type[Wait]) -> None:
     """Two interrupted waits, and a third that gets what is waited for."""
+    # A shell starts what is to run in the background with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with kind() as wait:
         for _ in range(2):
             with once_main_thread_waits(press_ctrl_c), pytest.raises(KeyboardInterrupt):

@@ -118,7 +118,7 @@ impl Spin {
 
     /// Waits for news until the deadline: with `look`, for so many nanoseconds, and in vain with `sleep`.
     ///
-    /// [`Error::Interrupted`] also between the two and now and then in the sleep, if this thread is to heed signals: see
+    /// [`Error::Interrupted`] also between the two, and now and then in the sleep, if this thread is to heed signals: see
     /// the module, and [`process::signals_are_noted`]. The caller comes again.
     pub fn wait(
         &self,
@@ -140,7 +140,8 @@ impl Spin {
                 }
                 let looked = patience.is_some();
                 let begun = Begun { at, looked };
-                if left > 0 && process::may_have_noted_signals() {
+                // Who has not looked has seen to signals just now.
+                if looked && left > 0 && process::may_have_noted_signals() {
                     return Err(begun.send_back());
                 }
                 begun

@@ -6,12 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_channel_transport::{
-    ConnectFailure, Connecting, Deadline, Error, Listener, Outgoing, Parcel, Result, Sender,
+    ConnectFailure, Deadline, Error, Listener, Outgoing, Parcel, Sender, connect,
 };
-
-fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
-    Connecting::to(name)?.finish(deadline)
-}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
