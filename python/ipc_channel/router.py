@@ -94,8 +94,10 @@ class Router:
         # Both are made by the first route: a router without routes holds nothing and need not be shut down.
         self._set: ReceiverSet[_Route] | None = None
         self._thread: threading.Thread | None = None
-        # Held by the thread. No Event: what a signal's handler raises in the middle of one leaves it locked for ever.
+        # Held by the thread, which says at last that it is over. No Event: what a signal's handler raises in the middle
+        # of one leaves it locked for ever. This lock may stay locked, too, but nobody waits for it then.
         self._running = threading.Lock()
+        self._over = False
 
     @overload
     def add_route(
@@ -228,8 +230,9 @@ class Router:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             # Not `join` alone: one that Ctrl-C interrupts may take the thread for ended from then on (CPython 3.11).
-            with self._running:
-                pass
+            while not self._over:
+                if self._running.acquire(timeout=1):
+                    self._running.release()
             thread.join()
 
     @property
@@ -285,9 +288,13 @@ class Router:
             while not self._shut and receivers is self._set:
                 self._turn(receivers)
         finally:
-            if receivers is self._set:
-                self._end(receivers)
-            running.release()
+            try:
+                if receivers is self._set:
+                    self._end(receivers)
+            finally:
+                if receivers is self._set:
+                    self._over = True
+                running.release()
 
     def _turn(self, receivers: ReceiverSet[_Route]) -> None:
         """One wait and the callbacks of what it gave. No reference to a callback survives it."""

@@ -114,7 +114,8 @@ pub struct Plug {
     encode: Option<Py<PyAny>>,
     encoding: Option<Encoding>,
     decode: Option<Py<PyAny>>,
-    /// What `decode` calls and nothing else, if that is in this module: then it need not be called by way of Python.
+    /// What `encode` and `decode` call and nothing else, if that is in this module: then they need not be called by way
+    /// of Python.
     plan: Option<Py<RustPlan>>,
     decode_delivery: Option<Py<PyAny>>,
 }
@@ -179,10 +180,11 @@ impl Plug {
         {
             return Ok(Encoded::Written(written));
         }
-        let encoded = match (&self.encoding, &self.encode) {
-            (Some(encoding), _) => encoding.encode(message).and_then(Encoded::new),
-            (None, Some(encode)) => call(encode.bind(py), message).and_then(Encoded::new),
-            (None, None) => Encoded::from_buffer(message),
+        let encoded = match (&self.encoding, &self.plan, &self.encode) {
+            (Some(encoding), _, _) => encoding.encode(message).and_then(Encoded::new),
+            (None, Some(plan), _) => plan.get().encode(message).and_then(Encoded::new),
+            (None, None, Some(encode)) => call(encode.bind(py), message).and_then(Encoded::new),
+            (None, None, None) => Encoded::from_buffer(message),
         };
         encoded.map_err(|error| {
             if error.is_instance_of::<PyBufferError>(py) {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipc_channel_transport::frames::reader::Holders;
 use ipc_channel_transport::os::descriptor;
 use ipc_channel_transport::{Copies, Error, Gone, Receiver, Sender};
 use pyo3::prelude::*;
@@ -83,7 +84,7 @@ impl Foreign {
         let version = codec::version(version)?;
         let receiver = self
             .socket()
-            .and_then(|socket| Receiver::of_frames(socket, version));
+            .and_then(|socket| Receiver::of_frames(socket, version, Holders::Others));
         let receiver = receiver.map_err(|e| errors::raise(py, e, Subject::Other))?;
         Ok(ReceiverEnd::bare(receiver, label))
     }

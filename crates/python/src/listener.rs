@@ -102,10 +102,16 @@ pub fn connect(
 ) -> PyResult<SenderEnd> {
     let deadline = timeout::deadline(timeout)?;
     let version = version.map(codec::version).transpose()?;
-    let connected = timeout::interruptible(py, || match version {
-        None => transport::connect(name, deadline),
-        Some(version) => transport::Sender::connect_to_path(name, version, deadline),
-    })?;
-    let sender = connected.map_err(|e| errors::raise(py, e, Subject::Other))?;
+    let failed = |error| errors::raise(py, error, Subject::Other);
+    let connected = match version {
+        None => {
+            let connecting = transport::Connecting::to(name).map_err(failed)?;
+            timeout::interruptible(py, || connecting.finish(deadline))?
+        }
+        Some(version) => timeout::interruptible(py, || {
+            transport::Sender::connect_to_path(name, version, deadline)
+        })?,
+    };
+    let sender = connected.map_err(failed)?;
     Ok(SenderEnd::bare(sender, LABEL_BYTES))
 }

@@ -1,12 +1,11 @@
 //! Receiving ends.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc_channel_transport as transport;
-use ipc_channel_transport::os::descriptor;
 use ipc_channel_transport::{Deadline, Error, Gone, Hint, Message, Taken, Vain};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -199,9 +198,9 @@ impl ReceiverEnd {
 
     /// A new close-on-exec descriptor of the socket, owned by the caller.
     fn duplicate_fd(&self, py: Python<'_>) -> PyResult<i32> {
-        let socket = self.receiver.end().socket();
-        let fd = socket.and_then(|socket| descriptor::duplicate(socket.as_fd()));
-        fd.map(IntoRawFd::into_raw_fd)
+        self.receiver
+            .duplicate()
+            .map(IntoRawFd::into_raw_fd)
             .map_err(|e| ReceiverEnd::raise(py, e))
     }
 }

@@ -36,7 +36,7 @@ pub use end::{End, Gone, Hint, Readiness, close_inherited};
 pub use error::{ConnectFailure, Error, Result};
 pub use intake::{Plain, Taken};
 pub use message::{Body, Handle, HandleRef, Message, Parcel, Placed, Received, RegionView};
-pub use one_shot::{Listener, connect};
+pub use one_shot::{Connecting, Listener};
 pub use receiver::{Moving, Receiver, Vain};
 pub use receiver_set::{Event, ReceiverSet};
 pub use sender::{Outgoing, Sender, channel, channel_of_frames};

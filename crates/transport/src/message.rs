@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::frames::reader::Holders;
 use crate::lane::Hold;
 use crate::os::descriptor;
 use crate::os::memory::Mapping;
@@ -175,7 +176,7 @@ impl Message {
                     Handle::Sender(Sender::of_frames(item.fd, version))
                 }
                 HandleKind::Receiver if let Some(version) = entry.foreign => {
-                    Handle::Receiver(Receiver::of_frames(item.fd, version)?)
+                    Handle::Receiver(Receiver::of_frames(item.fd, version, Holders::Others)?)
                 }
                 HandleKind::Sender => Handle::Sender(Sender::received(item.fd, item.extra, &entry)),
                 HandleKind::Receiver => {

@@ -34,7 +34,10 @@ use crate::spin;
 use crate::sync::Lock;
 use crate::wire::rust::Version;
 
-const BACKLOG: i32 = 128;
+/// Clients admitted in one look.
+const ADMITTED: usize = 128;
+/// Connections that wait to be admitted, the dead ones of clients that gave up among them; the kernel may allow less.
+const QUEUE: i32 = 4096;
 /// The kernel's limit on a socket's path; a longer name is nobody's.
 const MAX_NAME: usize = 107;
 
@@ -111,7 +114,7 @@ impl Listener {
         allow_uid: Option<u32>,
         version: Option<Version>,
     ) -> Result<Listener> {
-        rustix::net::listen(&listening, BACKLOG).map_err(|e| Error::kernel("listen", e))?;
+        rustix::net::listen(&listening, QUEUE).map_err(|e| Error::kernel("listen", e))?;
         let news = Arc::new(Epoll::new()?);
         news.add(listening.as_fd(), 0, Interest::Readable)?;
         Ok(Listener {
@@ -152,7 +155,7 @@ impl Listener {
     fn admit_clients(&self) -> Result<()> {
         self.end.while_open(|listening| {
             // A bound: whoever connects without end must not keep this call, and the lock, to himself.
-            for _ in 0..BACKLOG {
+            for _ in 0..ADMITTED {
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 match rustix::net::accept_with(listening, flags) {
                     Ok(client) => {
@@ -322,7 +325,7 @@ impl Place {
             Err(Errno::AGAIN | Errno::INTR) => {
                 return Attempt::Again(ConnectFailure::AnotherClient);
             }
-            Err(Errno::CONNREFUSED) if self.stands() => {
+            Err(Errno::CONNREFUSED) if self.exists() => {
                 return Attempt::Failed(ConnectFailure::ServedAlready);
             }
             Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR | Errno::PROTOTYPE) => {
@@ -353,17 +356,13 @@ impl Place {
             .unwrap_or(false)
     }
 
-    /// Whether the server is there, by what shows without a connection. It may have stopped listening.
-    fn stands(&self) -> bool {
-        match self.address.path_bytes() {
-            Some(path) => std::str::from_utf8(path)
-                .ok()
-                .and_then(|path| fs::read_link(path).ok())
-                .is_some_and(|target| target.to_string_lossy().contains(&self.nonce)),
-            None => socket::new_unconnected().is_ok_and(|probe| {
-                rustix::net::bind(&probe, &self.address) == Err(Errno::ADDRINUSE)
-            }),
-        }
+    /// Whether what refused the connection is this server, which then has stopped listening.
+    fn exists(&self) -> bool {
+        self.address
+            .path_bytes()
+            .and_then(|path| std::str::from_utf8(path).ok())
+            .and_then(|path| fs::read_link(path).ok())
+            .is_some_and(|target| target.to_string_lossy().contains(&self.nonce))
     }
 }
 
@@ -378,56 +377,93 @@ enum Attempt {
     Failed(ConnectFailure),
 }
 
-/// Connects to the server with that name, waiting until the deadline while another client is in the way.
-/// The caller deals with [`Error::Interrupted`] by calling again.
+/// A client on the way to a server.
 ///
-/// Whoever finds the seat taken does not connect: what is connected and left again stays in the queue of a server that
-/// does not accept yet, and could fill it.
-pub fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
-    const PAUSE: Duration = Duration::from_millis(5);
-    const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
-    let failed = |why| Error::Connect {
-        name: name.into(),
-        why,
-    };
-    let place = Place::parse(name).map_err(failed)?;
-    let seat_name = format!("ipc-channel-{}", place.secret);
-    for pauses in 1u32.. {
-        let (seat, socket) = (socket::new_unconnected()?, socket::new_unconnected()?);
-        let attempt = match bind_abstract(&seat, &seat_name) {
-            Ok(()) => place.attempt(&socket),
-            Err(Errno::ADDRINUSE) if place.stands() => {
-                Attempt::Again(ConnectFailure::AnotherClient)
-            }
-            // To learn why not.
-            Err(Errno::ADDRINUSE) => match place.attempt(&socket) {
-                Attempt::Connected => Attempt::Again(ConnectFailure::AnotherClient),
-                other => other,
-            },
-            Err(e) => return Err(Error::kernel("bind", e)),
+/// While another one has the seat, this one is connected already and says nothing: that does no harm, and tells when
+/// the server stops listening. One connection, and not one for each look at the seat: they would lie in the queue of a
+/// server that does not accept yet, and fill it.
+#[derive(Debug)]
+pub struct Connecting {
+    name: String,
+    place: Place,
+    connection: Lock<Option<OwnedFd>>,
+}
+
+impl Connecting {
+    /// To the server with that name.
+    pub fn to(name: &str) -> Result<Connecting> {
+        let place = Place::parse(name).map_err(|why| Error::Connect {
+            name: name.into(),
+            why,
+        })?;
+        Ok(Connecting {
+            name: name.into(),
+            place,
+            connection: Lock::new(None),
+        })
+    }
+
+    /// Connects, waiting until the deadline while another client is in the way. The caller deals with
+    /// [`Error::Interrupted`] by calling again.
+    pub fn finish(&self, deadline: Deadline) -> Result<Sender> {
+        const PAUSE: Duration = Duration::from_millis(5);
+        const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
+        let failed = |why| Error::Connect {
+            name: self.name.clone(),
+            why,
         };
-        match attempt {
-            Attempt::Connected => {
-                socket::shut_for_reading(socket.as_fd())?;
-                return Sender::connected(socket, seat);
-            }
-            Attempt::Failed(why) => return Err(failed(why)),
-            Attempt::Again(why) if deadline.passed() => return Err(failed(why)),
-            Attempt::Again(_) => {
-                drop((seat, socket));
-                let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-                match poll::wait(&[], Deadline::after(pause)) {
-                    // A signal that came between two pauses interrupted neither.
-                    Ok(_) | Err(Error::TimedOut)
-                        if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) =>
-                    {
-                        return Err(Error::Interrupted);
-                    }
-                    Ok(_) | Err(Error::TimedOut) => {}
-                    Err(e) => return Err(e),
+        for pauses in 1u32.. {
+            let seat = self.sit_down()?;
+            // Looked at after that: the server gives a seat back when it has stopped listening.
+            let (connection, attempt) = self.connection()?;
+            match (attempt, seat) {
+                (Attempt::Connected, Some(seat)) => {
+                    socket::shut_for_reading(connection.as_fd())?;
+                    return Sender::connected(connection, seat);
                 }
+                (Attempt::Connected, None) => {
+                    *self.connection.lock() = Some(connection);
+                    if deadline.passed() {
+                        return Err(failed(ConnectFailure::AnotherClient));
+                    }
+                }
+                (Attempt::Again(why), _) if deadline.passed() => return Err(failed(why)),
+                (Attempt::Again(_), seat) => drop((connection, seat)),
+                (Attempt::Failed(why), _) => return Err(failed(why)),
+            }
+            let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+            match poll::wait(&[], Deadline::after(pause)) {
+                // A signal that came between two pauses interrupted neither.
+                Ok(_) | Err(Error::TimedOut) if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) => {
+                    return Err(Error::Interrupted);
+                }
+                Ok(_) | Err(Error::TimedOut) => {}
+                Err(e) => return Err(e),
             }
         }
+        Err(Error::Interrupted)
     }
-    Err(Error::Interrupted)
+
+    /// The seat, if nobody has it.
+    fn sit_down(&self) -> Result<Option<OwnedFd>> {
+        let seat = socket::new_unconnected()?;
+        match bind_abstract(&seat, &format!("ipc-channel-{}", self.place.secret)) {
+            Ok(()) => Ok(Some(seat)),
+            Err(Errno::ADDRINUSE) => Ok(None),
+            Err(e) => Err(Error::kernel("bind", e)),
+        }
+    }
+
+    /// The connection of an earlier look if the server has not ended it, or an attempt to make one.
+    fn connection(&self) -> Result<(OwnedFd, Attempt)> {
+        let earlier = self.connection.lock().take();
+        if let Some(connection) = earlier
+            && !poll::is_ready(connection.as_fd(), Interest::Readable)?
+        {
+            return Ok((connection, Attempt::Connected));
+        }
+        let connection = socket::new_unconnected()?;
+        let attempt = self.place.attempt(&connection);
+        Ok((connection, attempt))
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::deadline::Deadline;
 use crate::end::{End, Gone, Hint, Readiness};
 use crate::error::{Error, Result};
-use crate::frames::reader::Reader;
+use crate::frames::reader::{Holders, Reader};
 use crate::frames::writer::Whereabouts;
 use crate::intake::{Intake, Plain, Taken};
 use crate::message::{Body, Message};
@@ -45,9 +45,9 @@ impl Receiver {
     }
 
     /// Takes over the socket of a channel whose senders may be in Rust programs.
-    pub fn of_frames(socket: OwnedFd, version: Version) -> Result<Receiver> {
+    pub fn of_frames(socket: OwnedFd, version: Version, holders: Holders) -> Result<Receiver> {
         let socket = Arc::new(socket);
-        let intake = In::Frames(Reader::new(version, socket.clone()));
+        let intake = In::Frames(Reader::new(version, socket.clone(), holders));
         Receiver::of(socket, intake)
     }
 
@@ -73,7 +73,7 @@ impl Receiver {
     ) -> Result<Receiver> {
         let mut receiver = match version {
             None => Receiver::from_socket(socket)?,
-            Some(version) => Receiver::of_frames(socket, version)?,
+            Some(version) => Receiver::of_frames(socket, version, Holders::Us)?,
         };
         receiver.peer_pid = Some(peer_pid);
         Ok(receiver)
@@ -345,6 +345,13 @@ impl Receiver {
     /// Its state.
     pub fn end(&self) -> &Arc<End> {
         &self.end
+    }
+
+    /// A new descriptor of its socket, for whatever the caller wants to do with it.
+    pub fn duplicate(&self) -> Result<OwnedFd> {
+        let socket = self.end.socket()?;
+        self.intake.share();
+        descriptor::duplicate(socket.as_fd())
     }
 
     /// The version of the crate whose frames it takes; None: messages of our own.

@@ -7,6 +7,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Gone, Readiness};
 use crate::error::{Error, Result};
 use crate::frames::meeting;
+use crate::frames::reader::Holders;
 use crate::frames::writer::{Mark, Writer};
 use crate::message::{HandleRef, Parcel};
 use crate::os::poll::Interest;
@@ -35,7 +36,7 @@ pub fn channel(capacity: u32) -> Result<(Sender, Receiver)> {
 /// A new channel whose other end may be in a Rust program.
 pub fn channel_of_frames(version: Version) -> Result<(Sender, Receiver)> {
     let (sender, receiver) = socket::duplex_pair()?;
-    let receiver = Receiver::of_frames(receiver, version)?;
+    let receiver = Receiver::of_frames(receiver, version, Holders::Us)?;
     let writer = Writer::new(version);
     writer.made_with(receiver.whereabouts());
     let sender = Sender::of_way(Arc::new(sender), Out::Frames(writer));

@@ -15,7 +15,7 @@
 //! Python only notes a signal when it comes, and heeds it when the main thread's wait ends, which the signal does by
 //! itself if the thread sleeps already. What came before that, between the last look for signals and the sleep, or was
 //! noted by another thread, would be heeded with the next message. So the main thread sleeps in slices, each as long as
-//! the wait so far, and looks for signals in between: none is heeded later than after twice the time.
+//! the wait so far, up to ten seconds, and looks for signals in between: none is heeded later than after twice the time.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -38,8 +38,10 @@ const TRY_AFTER: u32 = 16;
 const SHORTEST_NS: u64 = 1_000;
 /// A wait of ten seconds has eight slices.
 const FIRST_SLICE_NS: u64 = 50_000_000;
-/// Who was sent back for signals and does not come again within this time has given up that wait.
-const AGAIN_NS: u64 = 1_000_000;
+const LONGEST_SLICE_NS: u64 = 10_000_000_000;
+/// Who was sent back for signals and does not come again within this time has given up that wait. Other threads that
+/// compute may keep Python's lock for many milliseconds.
+const AGAIN_NS: u64 = 200_000_000;
 
 /// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
 #[derive(Debug)]
@@ -80,7 +82,8 @@ impl Begun {
         if !process::may_have_noted_signals() {
             return sleep(deadline);
         }
-        let slice = Duration::from_nanos((clock::now() - self.at).max(FIRST_SLICE_NS));
+        let slice = (clock::now() - self.at).clamp(FIRST_SLICE_NS, LONGEST_SLICE_NS);
+        let slice = Duration::from_nanos(slice);
         if deadline.remaining().is_some_and(|left| left <= slice) {
             return sleep(deadline);
         }
@@ -151,7 +154,7 @@ impl Spin {
         match outcome {
             Ok(()) => self.waited(clock::now() - begun.at),
             // The wait goes on.
-            Err(Error::Interrupted) => {}
+            Err(_) if SENT_BACK.get().is_some() => {}
             // Nothing came, however soon the sleep was over: it was no use to look.
             Err(_) if begun.looked => self.waited(TWO_WAKE_UPS_NS),
             Err(_) => {}

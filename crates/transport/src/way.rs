@@ -268,6 +268,13 @@ impl In {
         }
     }
 
+    /// The socket is given to another process, and stays here.
+    pub fn share(&self) {
+        if let In::Frames(reader) = self {
+            reader.share();
+        }
+    }
+
     /// Everything besides the socket, packed for another process; None if there is nothing.
     pub fn pack(&self) -> Result<Option<OwnedFd>> {
         match self {

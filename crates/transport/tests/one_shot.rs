@@ -6,8 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use ipc_channel_transport::{
-    ConnectFailure, Deadline, Error, Listener, Outgoing, Parcel, Sender, connect,
+    ConnectFailure, Connecting, Deadline, Error, Listener, Outgoing, Parcel, Result, Sender,
 };
+
+fn connect(name: &str, deadline: Deadline) -> Result<Sender> {
+    Connecting::to(name)?.finish(deadline)
+}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))

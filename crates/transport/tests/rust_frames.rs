@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ends::{at_once, in_time, send, send_until, send_with, soon};
+use ipc_channel_transport::frames::reader::Holders;
 use ipc_channel_transport::os::socket::{self, Peeked, Took};
 use ipc_channel_transport::os::{descriptor, memory};
 use ipc_channel_transport::wire::rust::{MOST_FDS, Version, buffer_size};
@@ -30,7 +31,10 @@ fn outward(version: Version) -> (Sender, OwnedFd) {
 /// A socket, and the receiver of ours that takes what is sent there.
 fn inward(version: Version) -> (OwnedFd, Receiver) {
     let (theirs, ours) = socket::duplex_pair().unwrap();
-    (theirs, Receiver::of_frames(ours, version).unwrap())
+    (
+        theirs,
+        Receiver::of_frames(ours, version, Holders::Others).unwrap(),
+    )
 }
 
 fn take(socket: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
@@ -185,6 +189,7 @@ fn ends_come_before_regions_and_the_socket_for_the_rest_comes_last() {
     let arrived = Receiver::of_frames(
         descriptor::duplicate(fds[1].as_fd()).unwrap(),
         Version::Current,
+        Holders::Others,
     );
     let message = arrived.unwrap().recv(soon()).unwrap();
     assert_eq!(message.payload(), b"to the receiver that was sent");

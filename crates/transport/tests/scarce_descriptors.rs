@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use ends::{LARGE, drain, foreign_sender, laned_channel, open_lane, send, send_with, soon};
+use ipc_channel_transport::frames::reader::Holders;
 use ipc_channel_transport::os::poll::{self, Epoll, Interest};
 use ipc_channel_transport::os::socket;
 use ipc_channel_transport::wire::rust::{MOST_FDS, Version};
@@ -130,7 +131,7 @@ fn a_message_from_a_rust_program_among_many_keeps_its_descriptors() {
     let process = Process::alone();
     for taken_before in [0, 5, 40, 99, 100] {
         let (theirs, ours) = socket::duplex_pair().unwrap();
-        let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+        let receiver = Receiver::of_frames(ours, Version::Current, Holders::Others).unwrap();
         let numbers = |count: u32| {
             for number in 0..count {
                 put(&theirs, &number.to_le_bytes(), &[]);
@@ -165,7 +166,7 @@ fn half_messages_from_a_rust_program_keep_few_descriptors() {
     const EACH: usize = 60;
     let _process = Process::alone();
     let (theirs, ours) = socket::duplex_pair().unwrap();
-    let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+    let receiver = Receiver::of_frames(ours, Version::Current, Holders::Others).unwrap();
     let mut rests = Vec::new();
     for number in 0..10u8 {
         let (mine, given) = socket::duplex_pair().unwrap();
@@ -208,7 +209,7 @@ fn half_messages_from_a_rust_program_keep_few_descriptors() {
 fn a_half_message_is_watched_as_soon_as_that_is_possible() {
     let _process = Process::alone();
     let (theirs, ours) = socket::duplex_pair().unwrap();
-    let receiver = Receiver::of_frames(ours, Version::Current).unwrap();
+    let receiver = Receiver::of_frames(ours, Version::Current, Holders::Others).unwrap();
     let (rest, given) = socket::duplex_pair().unwrap();
     let header = Version::Current.header(1, 2);
     let parts = [IoSlice::new(header.bytes()), IoSlice::new(b"a")];

@@ -103,7 +103,7 @@ impl RustPlan {
     }
 
     /// The bytes of a message, or a parcel of them and its handles. Raises EncodeError.
-    fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let mut source = Objects::new(py, &self.shapes);
         let payload = SPARE.with(|spare| {

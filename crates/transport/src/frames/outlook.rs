@@ -7,8 +7,7 @@
 //! # Why that is true
 //! Packets leave a queue in the order in which they came. Of `bytes` that were in it when it had no descriptors, so many
 //! are left as have not been taken; and as long as some are left, the first packet is one of them. Only another process
-//! that takes packets from the same queue, which it may not, can make it untrue. Then a packet may lose its descriptors:
-//! it is not the beginning of a large message any more, and handles that are missing show when it is decoded.
+//! that takes packets from the same queue can make it untrue, and that is seen.
 
 use std::os::fd::BorrowedFd;
 

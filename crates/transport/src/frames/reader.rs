@@ -76,8 +76,18 @@ enum Fate {
     Forged,
 }
 
+/// Who has the channel's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holders {
+    /// This process, which has made it, and those that it forked.
+    Us,
+    /// Perhaps others: it came from another process.
+    Others,
+}
+
 #[derive(Debug)]
 struct State {
+    holders: Holders,
     /// None once the end has left.
     primary: Option<Arc<OwnedFd>>,
     gone: Option<Gone>,
@@ -120,10 +130,11 @@ enum Next {
 
 impl Reader {
     /// Of a channel's socket.
-    pub fn new(version: Version, primary: Arc<OwnedFd>) -> Arc<Reader> {
+    pub fn new(version: Version, primary: Arc<OwnedFd>, holders: Holders) -> Arc<Reader> {
         Arc::new(Reader {
             version,
             state: Lock::new(State {
+                holders,
                 primary: Some(primary),
                 gone: None,
                 outlook: Outlook::default(),
@@ -206,8 +217,15 @@ impl Reader {
             ));
         }
         state.moving = moving;
+        // Also if it comes to nothing: the other process may have seen the socket.
+        state.holders = Holders::Others;
         state.outlook.forget();
         Ok(())
+    }
+
+    /// The socket is given to another process, and stays here.
+    pub fn share(&self) {
+        self.state.lock().holders = Holders::Others;
     }
 
     /// Whether the receiver is in this process, and not on its way to another.
@@ -335,7 +353,7 @@ impl State {
             && let Some(primary) = &self.primary
             && self.outlook.is_clear(primary.as_fd(), MOST_AT_HAND)
         {
-            return self.take_plain(version, deliver);
+            return self.take_plain(version, deliver, leftovers);
         }
         match self.look(version, leftovers)? {
             Next::Partial(index) => {
@@ -351,7 +369,7 @@ impl State {
             Next::Whole(first, fds)
                 if fds.is_empty() && version.header_len() + first.here <= MOST_AT_HAND =>
             {
-                self.take_plain(version, deliver)
+                self.take_plain(version, deliver, leftovers)
             }
             Next::Whole(first, fds) => {
                 let payload = match self.take_first(version, first) {
@@ -379,12 +397,29 @@ impl State {
         &mut self,
         version: Version,
         deliver: &mut dyn FnMut(Taken<'_>) -> Result<R>,
+        leftovers: &mut Leftovers,
     ) -> Result<R> {
         let Some(primary) = &self.primary else {
             return Err(Error::Gone(self.gone.unwrap_or(Gone::Closed)));
         };
         PACKET.with_borrow_mut(|packet| {
-            let len = match socket::take_bytes(primary.as_fd(), packet)? {
+            let took = match self.holders {
+                Holders::Us => socket::take_bytes(primary.as_fd(), packet)?,
+                Holders::Others => match socket::take(primary.as_fd(), packet)? {
+                    Took::Packet {
+                        len,
+                        fds,
+                        fds_missing: false,
+                    } if fds.is_empty() => Some(len),
+                    Took::Packet { mut fds, .. } => {
+                        leftovers.spent.append(&mut fds);
+                        None
+                    }
+                    Took::Nothing => None,
+                    Took::End => Some(0),
+                },
+            };
+            let len = match took {
                 Some(len @ 1..) if len <= packet.len() => len,
                 Some(1..) | None => {
                     self.outlook.forget();

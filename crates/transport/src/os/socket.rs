@@ -448,8 +448,14 @@ pub enum Took {
     },
 }
 
-/// Takes a packet off a queue that is known to have nothing beside its bytes: the kernel closes unseen what has. Its
-/// beginning is copied to `buffer`. Returns how long it is, 0 for the end of the stream, and None for nothing.
+/// Takes a packet off a queue. Its beginning is copied to `buffer`.
+pub fn take(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Took> {
+    receive(socket, buffer, libc::MSG_TRUNC).map(Took::of)
+}
+
+/// The same where nothing is beside the bytes, which costs the kernel less: how long the packet is, 0 for the end of the
+/// stream, None for nothing. What is beside them all the same is closed before this returns, which may take as long as
+/// its sender likes: so nobody else may hold the socket.
 pub fn take_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<usize>> {
     let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     loop {
