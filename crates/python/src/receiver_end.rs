@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc_channel_transport as transport;
+use ipc_channel_transport::spin::Call;
 use ipc_channel_transport::{Deadline, Error, Gone, Hint, Message, Taken, Vain};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -326,7 +327,7 @@ impl Receiving {
         /// Shorter than it takes to give up the GIL, to ask the kernel, and to get the GIL back.
         const SPIN_WITH_GIL_NS: u64 = 3_000;
         let end = slf.as_super().get();
-        let mut vain = Vain::default();
+        let (_call, mut vain) = (Call::default(), Vain::default());
         loop {
             if end.keeps.load(Ordering::Acquire) {
                 if let Err(error) = end.receiver.check_usable() {
@@ -525,7 +526,7 @@ impl Receiving {
             ));
         }
         let end = slf.as_super().get();
-        let mut vain = Vain::default();
+        let (_call, mut vain) = (Call::default(), Vain::default());
         loop {
             if end.keeps.load(Ordering::Acquire)
                 && let Some(kept) = Receiving::pop_kept(slf)

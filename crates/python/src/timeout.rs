@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipc_channel_transport::spin::Call;
 use ipc_channel_transport::{Deadline, Error};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -37,6 +38,7 @@ pub fn interruptible<T: Send>(
     py: Python<'_>,
     wait: impl Fn() -> Result<T, Error> + Sync + Send,
 ) -> PyResult<Result<T, Error>> {
+    let _call = Call::default();
     loop {
         match py.detach(&wait) {
             Err(Error::Interrupted) => py.check_signals()?,

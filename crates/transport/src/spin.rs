@@ -41,8 +41,8 @@ const FIRST_SLICE_NS: u64 = 50_000_000;
 /// The next slice in the length of the wait so far.
 const SLICE_FACTOR: u64 = 7;
 const LONGEST_SLICE_NS: u64 = 10_000_000_000;
-/// Who was sent back for signals and does not come again within this time has given up that wait. Other threads that
-/// compute may keep Python's lock for many milliseconds.
+/// Who was sent back for signals and does not come again within this time is in another wait, in a handler. Other threads
+/// that compute may keep Python's lock for many milliseconds.
 const AGAIN_NS: u64 = 200_000_000;
 
 /// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
@@ -94,6 +94,16 @@ impl Begun {
             Err(Error::TimedOut) => Err(self.send_back()),
             outcome => outcome,
         }
+    }
+}
+
+/// A call that comes again while it is sent back. When it is over, however that came, the next wait is another one.
+#[derive(Debug, Default)]
+pub struct Call(());
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        SENT_BACK.take();
     }
 }
 
