@@ -243,8 +243,9 @@ impl Listener {
 
     /// Ends it.
     pub fn close(&self) {
-        self.served();
+        // In this order: with a name and nobody who listens, it would look as if it had served.
         *self.place.lock() = None;
+        self.served();
     }
 
     /// Its state.
