@@ -28,6 +28,13 @@ def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def goes_on(wait: Wait) -> None:
+    """One more wait gets what is waited for."""
+    wait.release()
+    assert wait.wait() == wait.expected
+    wait.check()
+
+
 def interrupt_twice_and_go_on(kind: type[Wait]) -> None:
     """Two interrupted waits, and a third that gets what is waited for."""
     # A shell starts what is to run in the background with Ctrl-C ignored.
@@ -36,9 +43,7 @@ def interrupt_twice_and_go_on(kind: type[Wait]) -> None:
         for _ in range(2):
             with once_main_thread_waits(press_ctrl_c), pytest.raises(KeyboardInterrupt):
                 wait.wait()
-        wait.release()
-        assert wait.wait() == wait.expected
-        wait.check()
+        goes_on(wait)
 
 
 @pytest.mark.parametrize("kind", waits.ALL, ids=waits.name_of)
@@ -65,9 +70,7 @@ def raise_in_a_handler_and_go_on(kind: type[Wait]) -> None:
         ):
             wait.wait()
         assert _contains(caught.value, AlarmedError), repr(caught.value)
-        wait.release()
-        assert wait.wait() == wait.expected
-        wait.check()
+        goes_on(wait)
 
 
 def _contains(error: BaseException, kind: type[BaseException]) -> bool:
@@ -272,9 +275,7 @@ def alarm_as_waits_begin(kind: type[Wait]) -> None:
             with pytest.raises(AlarmedError):
                 alarm_soon(attempt, again)
                 wait.wait()
-        wait.release()
-        assert wait.wait() == wait.expected
-        wait.check()
+        goes_on(wait)
 
 
 @pytest.mark.parametrize("kind", waits.BLOCKING, ids=waits.name_of)

@@ -327,7 +327,7 @@ impl Receiving {
         /// Shorter than it takes to give up the GIL, to ask the kernel, and to get the GIL back.
         const SPIN_WITH_GIL_NS: u64 = 3_000;
         let end = slf.as_super().get();
-        let (_call, mut vain) = (Call::default(), Vain::default());
+        let (_call, mut vain) = (Call::begin(), Vain::default());
         loop {
             if end.keeps.load(Ordering::Acquire) {
                 if let Err(error) = end.receiver.check_usable() {
@@ -526,7 +526,7 @@ impl Receiving {
             ));
         }
         let end = slf.as_super().get();
-        let (_call, mut vain) = (Call::default(), Vain::default());
+        let (_call, mut vain) = (Call::begin(), Vain::default());
         loop {
             if end.keeps.load(Ordering::Acquire)
                 && let Some(kept) = Receiving::pop_kept(slf)

@@ -38,7 +38,7 @@ pub fn interruptible<T: Send>(
     py: Python<'_>,
     wait: impl Fn() -> Result<T, Error> + Sync + Send,
 ) -> PyResult<Result<T, Error>> {
-    let _call = Call::default();
+    let _call = Call::begin();
     loop {
         match py.detach(&wait) {
             Err(Error::Interrupted) => py.check_signals()?,

@@ -15,7 +15,6 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketFlags};
@@ -404,45 +403,34 @@ impl Connecting {
         })
     }
 
-    /// Connects, waiting until the deadline while another client is in the way. The caller deals with
-    /// [`Error::Interrupted`] by calling again.
+    /// Connects. [`Error::Interrupted`] after a pause while another client is in the way: the caller calls again, until
+    /// the deadline.
     pub fn finish(&self, deadline: Deadline) -> Result<Sender> {
-        const PAUSE: Duration = Duration::from_millis(5);
-        const LOOK_FOR_SIGNALS_EVERY: u32 = 10;
         let failed = |why| Error::Connect {
             name: self.name.clone(),
             why,
         };
-        for pauses in 1u32.. {
-            let seat = self.sit_down()?;
-            // Looked at after that: the server gives a seat back when it has stopped listening.
-            let (connection, attempt) = self.connection()?;
-            match (attempt, seat) {
-                (Attempt::Connected, Some(seat)) => {
-                    socket::shut_for_reading(connection.as_fd())?;
-                    return Sender::connected(connection, seat);
-                }
-                (Attempt::Connected, None) => {
-                    *self.connection.lock() = Some(connection);
-                    if deadline.passed() {
-                        return Err(failed(ConnectFailure::AnotherClient));
-                    }
-                }
-                (Attempt::Again(why), _) if deadline.passed() => return Err(failed(why)),
-                (Attempt::Again(_), seat) => drop((connection, seat)),
-                (Attempt::Failed(why), _) => return Err(failed(why)),
+        let seat = self.sit_down()?;
+        // Looked at after that: the server gives a seat back when it has stopped listening.
+        let (connection, attempt) = self.connection()?;
+        let why = match (attempt, seat) {
+            (Attempt::Connected, Some(seat)) => {
+                socket::shut_for_reading(connection.as_fd())?;
+                return Sender::connected(connection, seat);
             }
-            let pause = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-            match poll::wait(&[], Deadline::after(pause)) {
-                // A signal that came between two pauses interrupted neither.
-                Ok(_) | Err(Error::TimedOut) if pauses.is_multiple_of(LOOK_FOR_SIGNALS_EVERY) => {
-                    return Err(Error::Interrupted);
-                }
-                Ok(_) | Err(Error::TimedOut) => {}
-                Err(e) => return Err(e),
+            (Attempt::Connected, None) => {
+                *self.connection.lock() = Some(connection);
+                ConnectFailure::AnotherClient
             }
-        }
-        Err(Error::Interrupted)
+            // The seat is free for others meanwhile.
+            (Attempt::Again(why), _) => why,
+            (Attempt::Failed(why), _) => return Err(failed(why)),
+        };
+        Err(if deadline.passed() {
+            failed(why)
+        } else {
+            poll::pause(deadline)
+        })
     }
 
     /// The seat, if nobody has it.

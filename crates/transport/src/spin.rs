@@ -41,9 +41,6 @@ const FIRST_SLICE_NS: u64 = 50_000_000;
 /// The next slice in the length of the wait so far.
 const SLICE_FACTOR: u64 = 7;
 const LONGEST_SLICE_NS: u64 = 10_000_000_000;
-/// Who was sent back for signals and does not come again within this time is in another wait, in a handler. Other threads
-/// that compute may keep Python's lock for many milliseconds.
-const AGAIN_NS: u64 = 200_000_000;
 
 /// See the module. Threads that share it may lose each other's changes: it is a guess anyway.
 #[derive(Debug)]
@@ -56,8 +53,8 @@ pub struct Spin {
 thread_local! {
     /// What this thread has learned from waits that only the kernel could end early.
     pub static OF_THIS_THREAD: Spin = const { Spin::fresh() };
-    /// A wait that was broken off, so that signals are heeded, and when.
-    static SENT_BACK: Cell<Option<(Begun, u64)>> = const { Cell::new(None) };
+    /// A wait that was broken off, so that signals are heeded: the next one in the same call goes on with it.
+    static SENT_BACK: Cell<Option<Begun>> = const { Cell::new(None) };
 }
 
 /// The beginning of a wait.
@@ -68,15 +65,9 @@ struct Begun {
 }
 
 impl Begun {
-    /// That of the wait which this thread goes on with.
-    fn before() -> Option<Begun> {
-        let (begun, at) = SENT_BACK.take()?;
-        (clock::now() - at < AGAIN_NS).then_some(begun)
-    }
-
-    /// The next wait of this thread begins with the sleep.
+    /// The next wait of this call begins with the sleep.
     fn send_back(self) -> Error {
-        SENT_BACK.set(Some((self, clock::now())));
+        SENT_BACK.set(Some(self));
         Error::Interrupted
     }
 
@@ -97,19 +88,31 @@ impl Begun {
     }
 }
 
-/// A call that comes again while it is sent back. When it is over, however that came, the next wait is another one.
-#[derive(Debug, Default)]
-pub struct Call(());
+/// A call that comes again while it is sent back. Its waits have nothing to do with those of other calls: the next one,
+/// or the one in whose signal handler this one is.
+#[derive(Debug)]
+pub struct Call {
+    outer: Option<Begun>,
+}
+
+impl Call {
+    /// Before the first wait.
+    pub fn begin() -> Call {
+        Call {
+            outer: SENT_BACK.take(),
+        }
+    }
+}
 
 impl Drop for Call {
     fn drop(&mut self) {
-        SENT_BACK.take();
+        SENT_BACK.set(self.outer);
     }
 }
 
 /// Sleeps until the deadline without a look before. [`Error::Interrupted`] as in [`Spin::wait`].
 pub fn sleep(deadline: Deadline, sleep: impl FnOnce(Deadline) -> Result<()>) -> Result<()> {
-    let begun = Begun::before().unwrap_or_else(|| Begun {
+    let begun = SENT_BACK.take().unwrap_or_else(|| Begun {
         at: clock::now(),
         looked: false,
     });
@@ -142,7 +145,7 @@ impl Spin {
         look: impl FnOnce(u64) -> bool,
         sleep: impl FnOnce(Deadline) -> Result<()>,
     ) -> Result<()> {
-        let begun = match Begun::before() {
+        let begun = match SENT_BACK.take() {
             Some(begun) => begun,
             None => {
                 let at = clock::now();

@@ -81,7 +81,7 @@ class RustCodec:
         self.encode: Callable[[Any], bytes | Parcel] = plan.encode
         # A message whose regions are all empty has no handles, and the regions are made all the same.
         self.decode: Callable[[bytes], Any] = functools.partial(_decode, plan.decode) if regions else plan.decode
-        # The extension module calls it without a detour if there is nothing more to decoding.
+        # The extension module calls it without a detour where that is all there is to encoding and decoding.
         self.plan: RustPlan | None = None if regions else plan
         self.decode_delivery: Callable[[Delivery], Any] = functools.partial(_decode_delivery, plan.decode)
         # The messages of the ends inside are examined as well, so that a mistake shows here and not at the receiver.

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -176,10 +175,9 @@ fn remove_if_abandoned(path: &Path) -> rustix::io::Result<()> {
     rustix::fs::rmdir(path)
 }
 
-/// A socket connected to the server at that path, waiting until the deadline while its queue of clients is full. The
-/// caller deals with [`Error::Interrupted`] by calling again.
+/// A socket connected to the server at that path. [`Error::Interrupted`] after a pause while its queue of clients is full:
+/// the caller calls again.
 pub fn connect(name: &str, deadline: Deadline) -> Result<OwnedFd> {
-    const PAUSE: Duration = Duration::from_millis(5);
     let failed = |why| Error::Connect {
         name: name.into(),
         why,
@@ -201,14 +199,7 @@ pub fn connect(name: &str, deadline: Deadline) -> Result<OwnedFd> {
             Ok(socket)
         }
         Err(Errno::AGAIN) if deadline.passed() => Err(failed(ConnectFailure::AnotherClient)),
-        Err(Errno::AGAIN | Errno::INTR) => {
-            let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
-            match poll::wait(&[], Deadline::after(left)) {
-                // A signal that came between two pauses interrupted neither.
-                Ok(_) | Err(Error::TimedOut) => Err(Error::Interrupted),
-                Err(error) => Err(error),
-            }
-        }
+        Err(Errno::AGAIN | Errno::INTR) => Err(poll::pause(deadline)),
         Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR | Errno::PROTOTYPE) => {
             Err(failed(ConnectFailure::NoSuchServer))
         }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
@@ -135,6 +136,17 @@ pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Deadline) -> Result<Re
             }
             Err(e) => return Err(Error::kernel("poll", e)),
         }
+    }
+}
+
+/// A short sleep between two tries, not beyond the deadline. What ends it is an error in any case: the caller's caller
+/// looks for signals, since one that came between two pauses has interrupted neither.
+pub fn pause(deadline: Deadline) -> Error {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let left = deadline.remaining().unwrap_or(PAUSE).min(PAUSE);
+    match wait(&[], Deadline::after(left)) {
+        Ok(_) | Err(Error::TimedOut) => Error::Interrupted,
+        Err(error) => error,
     }
 }
 
