@@ -1,19 +1,22 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
+use std::slice::from_ref;
+
 use ipc_channel_transport::Message;
 use ipc_channel_transport::wire::rust::Version;
-use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
-use pyo3::ffi;
+use pyo3::exceptions::{PyBufferError, PyException, PyMemoryError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
-use crate::delivery::{Delivery, View, payload_of};
+use crate::call;
+use crate::delivery::{Delivery, View, bytes_object, payload_of};
 use crate::errors;
 use crate::literals;
 use crate::parcel::Encoded;
 use crate::rust_codec::RustPlan;
+use crate::scratch::Scratch;
 
 pub const LABEL_BYTES: u8 = 0;
 pub const LABEL_TYPED: u8 = 1;
@@ -83,7 +86,7 @@ impl Encoding {
         let stack = stack_of_this_thread(py)?;
         let marker = self.marker.bind(py);
         stack.append(marker)?;
-        let payload = call(self.encoder.bind(py), message);
+        let payload = call::by_place(self.encoder.bind(py), from_ref(message.as_unbound()));
         let last = stack.len() - 1;
         let frame = stack.get_item(last);
         stack.del_item(last)?;
@@ -104,6 +107,23 @@ fn stack_of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     })?;
     let frames = stack.bind(py).getattr(intern!(py, "frames"))?;
     Ok(frames.cast_into::<PyList>()?)
+}
+
+/// What a message consists of that has neither handles nor buffers.
+pub enum Payload {
+    Object(Py<PyBytes>),
+    /// Python does not need to see it.
+    Bytes(Scratch),
+}
+
+impl Payload {
+    #[inline]
+    pub fn len(&self, py: Python<'_>) -> usize {
+        match self {
+            Payload::Object(object) => object.as_bytes(py).len(),
+            Payload::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// The parts of a codec object, looked up once.
@@ -182,8 +202,11 @@ impl Plug {
         }
         let encoded = match (&self.encoding, &self.plan, &self.encode) {
             (Some(encoding), _, _) => encoding.encode(message).and_then(Encoded::new),
-            (None, Some(plan), _) => plan.get().encode(message).and_then(Encoded::new),
-            (None, None, Some(encode)) => call(encode.bind(py), message).and_then(Encoded::new),
+            (None, Some(plan), _) => plan.get().write(message),
+            (None, None, Some(encode)) => {
+                call::by_place(encode.bind(py), from_ref(message.as_unbound()))
+                    .and_then(Encoded::new)
+            }
             (None, None, None) => Encoded::from_buffer(message),
         };
         encoded.map_err(|error| {
@@ -222,16 +245,31 @@ impl Plug {
             .map_err(|error| undecodable(py, error))
     }
 
+    /// A copy of a payload, to be decoded. Raises MemoryError.
+    #[inline]
+    pub fn payload_of(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<Payload> {
+        if self.plan.is_none() {
+            return bytes_object(py, bytes).map(|object| Payload::Object(object.unbind()));
+        }
+        Scratch::copy_of(bytes)
+            .map(Payload::Bytes)
+            .ok_or_else(|| PyMemoryError::new_err(()))
+    }
+
     /// The object that a message stands for which is `payload` and nothing else.
     #[inline]
-    pub fn decode_payload(&self, py: Python<'_>, payload: Py<PyBytes>) -> PyResult<Py<PyAny>> {
-        match &self.decode {
-            None => Ok(payload.into_any()),
-            Some(decode) => self
-                .read(decode.bind(py), payload.bind(py).as_any())
-                .map(Bound::unbind)
-                .map_err(|error| undecodable(py, error)),
-        }
+    pub fn decode_payload(&self, py: Python<'_>, payload: Payload) -> PyResult<Py<PyAny>> {
+        let decoded = match (payload, &self.plan, &self.decode) {
+            (Payload::Object(payload), _, None) => return Ok(payload.into_any()),
+            (Payload::Object(payload), _, Some(decode)) => {
+                self.read(decode.bind(py), payload.bind(py).as_any())
+            }
+            (Payload::Bytes(bytes), Some(plan), _) => plan.get().read(py, &bytes, None),
+            (Payload::Bytes(bytes), None, _) => bytes_object(py, &bytes).map(Bound::into_any),
+        };
+        decoded
+            .map(Bound::unbind)
+            .map_err(|error| undecodable(py, error))
     }
 
     /// What a payload without handles and buffers says.
@@ -250,26 +288,7 @@ impl Plug {
                 return literals::read(payload.py(), bytes);
             }
         }
-        call(decode, payload)
-    }
-}
-
-/// Calls a function with one argument, without making a tuple for it.
-#[inline]
-fn call<'py>(
-    function: &Bound<'py, PyAny>,
-    argument: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    #[allow(unsafe_code)]
-    // SAFETY: both objects live throughout the call, the arguments end with a null pointer, and what returns
-    // is a new reference or null with an exception set.
-    unsafe {
-        let result = ffi::PyObject_CallFunctionObjArgs(
-            function.as_ptr(),
-            argument.as_ptr(),
-            std::ptr::null_mut::<ffi::PyObject>(),
-        );
-        Bound::from_owned_ptr_or_err(function.py(), result)
+        call::by_place(decode, from_ref(payload.as_unbound()))
     }
 }
 

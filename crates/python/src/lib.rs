@@ -8,6 +8,7 @@
 use pyo3::prelude::*;
 
 mod buffer;
+mod call;
 mod codec;
 mod delivery;
 mod errors;
@@ -22,7 +23,9 @@ mod process;
 mod receiver_end;
 mod receiver_set;
 mod rust_codec;
+mod scratch;
 mod sender_end;
+mod texts;
 mod timeout;
 mod waiter;
 

@@ -11,6 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::delivery::bytes_object;
+use crate::scratch::Scratch;
+use crate::texts;
 
 /// In a larger message the time is spent elsewhere.
 const MOST_VALUES: usize = 128;
@@ -37,10 +39,9 @@ const SHORT_LIST: u8 = 0x90;
 const SHORT_TEXT: u8 = 0xA0;
 
 /// The bytes of a message that is such a tree and will come back as it is. None if it is to be pickled.
-pub fn write(message: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
-    const USUAL: usize = 120;
+pub fn write(message: &Bound<'_, PyAny>) -> Option<Scratch> {
     let mut writer = Writer {
-        bytes: Vec::with_capacity(USUAL),
+        bytes: Scratch::new(),
         values_left: MOST_VALUES,
         bytes_left: MOST_BYTES,
         shared: [std::ptr::null_mut(); MOST_SHARED],
@@ -68,7 +69,7 @@ pub fn read<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>>
 }
 
 struct Writer {
-    bytes: Vec<u8>,
+    bytes: Scratch,
     /// What the message may still have.
     values_left: usize,
     bytes_left: usize,
@@ -284,7 +285,7 @@ impl<'py, 'a> Reader<'py, 'a> {
     }
 
     fn text(&mut self, len: usize) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyString::from_bytes(self.py, self.take(len)?)?.into_any())
+        Ok(texts::text(self.py, self.take(len)?)?.into_any())
     }
 
     fn int(&self, number: i64) -> PyResult<Bound<'py, PyAny>> {
@@ -300,20 +301,11 @@ impl<'py, 'a> Reader<'py, 'a> {
         let dict = self.made(unsafe { ffi::PyDict_New() })?;
         let dict = dict.cast_into::<PyDict>()?;
         for _ in 0..len {
-            let key = self.key()?;
+            // Nothing that has no hash: at that depth there are no lists.
+            let key = self.value(MOST_DEPTH)?;
             dict.set_item(key, self.value(depth + 1)?)?;
         }
         Ok(dict.into_any())
-    }
-
-    fn key(&mut self) -> PyResult<Bound<'py, PyAny>> {
-        if let [short @ SHORT_TEXT..=0xBF, rest @ ..] = self.rest {
-            self.rest = rest;
-            let key = self.take(usize::from(short & 31))?;
-            return Ok(keys::known(self.py, key)?.into_any());
-        }
-        // Nothing that has no hash: at that depth there are no lists.
-        self.value(MOST_DEPTH)
     }
 
     fn list(&mut self, len: usize, depth: u32) -> PyResult<Bound<'py, PyAny>> {
@@ -373,50 +365,6 @@ impl<'py, 'a> Reader<'py, 'a> {
 
     fn sized(&mut self) -> PyResult<usize> {
         Ok(u16::from_be_bytes(self.word()?).into())
-    }
-}
-
-/// The keys of dicts, which are the same in one message after the other: to make and to hash them is a fifth of the
-/// time of a small message.
-mod keys {
-    use std::sync::Mutex;
-
-    use pyo3::prelude::*;
-    use pyo3::types::PyString;
-
-    const PLACES: usize = 256;
-
-    static KNOWN: Mutex<[Option<Py<PyString>>; PLACES]> = Mutex::new([const { None }; PLACES]);
-
-    /// The text of a key.
-    pub fn known<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> {
-        let place = place_of(key);
-        // Never waits: who holds it holds the GIL, unless it was a thread that a fork has left behind.
-        if let Ok(known) = KNOWN.try_lock()
-            && let Some(text) = &known[place]
-            && text
-                .bind(py)
-                .to_str()
-                .is_ok_and(|text| text.as_bytes() == key)
-        {
-            return Ok(text.bind(py).clone());
-        }
-        // Without the lock: making an object may run a collection, which may receive.
-        let text = PyString::from_bytes(py, key)?;
-        if let Ok(mut known) = KNOWN.try_lock() {
-            let before = known[place].replace(text.clone().unbind());
-            drop(known);
-            drop(before);
-        }
-        Ok(text)
-    }
-
-    fn place_of(key: &[u8]) -> usize {
-        const PRIME: u64 = 0x0100_0000_01b3;
-        let mixed = key.iter().fold(key.len() as u64, |mixed, byte| {
-            (mixed ^ u64::from(*byte)).wrapping_mul(PRIME)
-        });
-        (mixed ^ mixed >> 32) as usize % PLACES
     }
 }
 

@@ -9,7 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::buffer::{bytes_of, untyped};
+use crate::delivery::bytes_object;
 use crate::handle::OutgoingHandle;
+use crate::scratch::Scratch;
 use crate::timeout;
 
 /// Bodies from this size on are copied and written without the GIL.
@@ -53,7 +55,7 @@ pub enum Encoded {
     /// Plain bytes.
     Bytes(Py<PyBytes>),
     /// The same, not made by Python.
-    Written(Vec<u8>),
+    Written(Scratch),
     /// A buffer that is the message itself.
     Buffer(PyBuffer<u8>),
     /// More than bytes.
@@ -68,6 +70,16 @@ impl Encoded {
             Err(other) => Ok(Encoded::Parcel(
                 other.into_inner().cast_into::<Parcel>()?.unbind(),
             )),
+        }
+    }
+
+    /// What a codec's `encode` would have returned.
+    pub fn into_object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match self {
+            Encoded::Bytes(bytes) => Ok(bytes.into_bound(py).into_any()),
+            Encoded::Written(bytes) => bytes_object(py, &bytes).map(Bound::into_any),
+            Encoded::Buffer(buffer) => bytes_object(py, bytes_of(&buffer)).map(Bound::into_any),
+            Encoded::Parcel(parcel) => Ok(parcel.into_bound(py).into_any()),
         }
     }
 

@@ -11,10 +11,10 @@ use ipc_channel_transport::{Deadline, Error, Gone, Hint, Message, Taken, Vain};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::PyMemoryView;
 
-use crate::codec::{self, Plug};
-use crate::delivery::{View, bytes_object, copy_of};
+use crate::codec::{self, Payload, Plug};
+use crate::delivery::{View, copy_of};
 use crate::errors::{self, Subject};
 use crate::sender_end::{Counters, state_name};
 use crate::timeout;
@@ -237,7 +237,7 @@ impl Departure {
 
 /// What was taken off the channel.
 enum Received {
-    Payload(Py<PyBytes>),
+    Payload(Payload),
     Message(Message),
 }
 
@@ -263,25 +263,27 @@ impl Receiving {
         });
         let payload = payload?;
         end.counters.count(payload.as_bytes().len() as u64, 0);
-        Some(slf.get().plug.decode_payload(slf.py(), payload.unbind()))
+        let payload = Payload::Object(payload.unbind());
+        Some(slf.get().plug.decode_payload(slf.py(), payload))
     }
 
     /// The next message, decoded, unless none is there.
     fn try_next(slf: &Bound<'_, Self>) -> PyResult<Result<Py<PyAny>, Error>> {
         let py = slf.py();
         let end = slf.as_super().get();
+        let plug = &slf.get().plug;
         let mut failure = None;
         let taken = end.receiver.try_take(&mut |taken: Taken<'_>| match taken {
             Taken::Plain(plain) => match copy_of(py, &plain) {
-                Ok(payload) => Ok(Received::Payload(payload.unbind())),
+                Ok(payload) => Ok(Received::Payload(Payload::Object(payload.unbind()))),
                 Err(error) => {
                     // Not taken: it can be received again when there is memory.
                     failure = Some(error);
                     Err(Error::Empty)
                 }
             },
-            Taken::Bytes(bytes) => match bytes_object(py, bytes) {
-                Ok(payload) => Ok(Received::Payload(payload.unbind())),
+            Taken::Bytes(bytes) => match plug.payload_of(py, bytes) {
+                Ok(payload) => Ok(Received::Payload(payload)),
                 Err(error) => {
                     failure = Some(error);
                     Err(Error::Empty)
@@ -292,11 +294,9 @@ impl Receiving {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let plug = &slf.get().plug;
         match taken {
             Ok(Received::Payload(payload)) => {
-                let len = payload.as_bytes(py).len() as u64;
-                end.counters.count(len, 0);
+                end.counters.count(payload.len(py) as u64, 0);
                 plug.decode_payload(py, payload).map(Ok)
             }
             Ok(Received::Message(message)) => {

@@ -1,8 +1,7 @@
 //! Putting Python objects together.
 
 use std::cell::Cell;
-use std::ffi::c_char;
-use std::ptr::{NonNull, null_mut};
+use std::ptr::null_mut;
 
 use pyo3::exceptions::PyUnicodeDecodeError;
 use pyo3::ffi;
@@ -14,13 +13,15 @@ use serde_plan::fault::{Cause, Step};
 
 use super::shapes::{Object, Shape};
 use super::source::{show, step};
+use crate::call;
 use crate::delivery::bytes_object;
+use crate::texts;
 
 type Part<T> = Result<T, Cause<PyErr>>;
 
 thread_local! {
     /// The memory of a stack that is not in use: allocating is a good part of the time that a small message takes.
-    static SPARE: Cell<Vec<NonNull<ffi::PyObject>>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Vec<Py<PyAny>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Calls `action` with a builder.
@@ -54,38 +55,27 @@ pub fn with_builder<'a, 'py, T>(
     })
 }
 
-/// Fields that wait for their record to be complete, one after the other: what a call in C takes.
+/// Fields that wait for their record to be complete, one after the other: as a call takes them.
 struct Stack<'py> {
-    /// Owned references.
-    fields: Vec<NonNull<ffi::PyObject>>,
+    fields: Vec<Py<PyAny>>,
     py: Python<'py>,
 }
 
 impl<'py> Stack<'py> {
     #[inline]
     fn push(&mut self, field: Bound<'py, PyAny>) {
-        if let Some(field) = NonNull::new(field.into_ptr()) {
-            self.fields.push(field);
-        }
+        self.fields.push(field.unbind());
     }
 
-    /// The last `len` ones, still owned by the stack.
+    /// The last `len` ones, which stay.
     #[inline]
-    fn last(&self, len: usize) -> &[NonNull<ffi::PyObject>] {
+    fn last(&self, len: usize) -> &[Py<PyAny>] {
         &self.fields[self.fields.len() - len..]
     }
 
     /// Takes the last `len` ones off, in the order in which they came.
-    fn take(&mut self, len: usize) -> Vec<Bound<'py, PyAny>> {
-        let own = |field: NonNull<ffi::PyObject>| {
-            #[allow(unsafe_code)]
-            // SAFETY: the reference was the stack's, and is the caller's from now on.
-            unsafe {
-                Bound::from_owned_ptr(self.py, field.as_ptr())
-            }
-        };
-        let start = self.fields.len() - len;
-        self.fields.split_off(start).into_iter().map(own).collect()
+    fn take(&mut self, len: usize) -> Vec<Py<PyAny>> {
+        self.fields.split_off(self.fields.len() - len)
     }
 
     /// Drops all.
@@ -98,14 +88,8 @@ impl<'py> Stack<'py> {
     #[inline]
     fn drop_last(&mut self, len: usize) {
         for _ in 0..len {
-            let Some(field) = self.fields.pop() else {
-                return;
-            };
-            #[allow(unsafe_code)]
-            // SAFETY: the reference was the stack's, and the GIL is held.
-            unsafe {
-                ffi::Py_DECREF(field.as_ptr());
-            }
+            // Known to hold the GIL, which a `Py` by itself would have to ask.
+            drop(self.fields.pop().map(|field| field.into_bound(self.py)));
         }
     }
 }
@@ -143,63 +127,28 @@ impl<'py> Builder<'_, 'py> {
         Err(Cause::Foreign(PyErr::fetch(self.py)))
     }
 
+    #[inline]
     fn str(&self, bytes: &[u8]) -> Part<Bound<'py, PyAny>> {
-        let len = bytes.len() as ffi::Py_ssize_t;
-        #[allow(unsafe_code)]
-        // SAFETY: so many bytes are there; the call checks that they are UTF-8.
-        let object =
-            unsafe { ffi::PyUnicode_FromStringAndSize(bytes.as_ptr().cast::<c_char>(), len) };
-        self.owned(object).map_err(|cause| match cause {
-            Cause::Foreign(error) if error.is_instance_of::<PyUnicodeDecodeError>(self.py) => {
-                "a string is not UTF-8".into()
+        match texts::text(self.py, bytes) {
+            Ok(text) => Ok(text.into_any()),
+            Err(error) if error.is_instance_of::<PyUnicodeDecodeError>(self.py) => {
+                Err("a string is not UTF-8".into())
             }
-            cause => cause,
-        })
+            Err(error) => Err(Cause::Foreign(error)),
+        }
     }
 
     /// Calls the class with the last fields of the stack.
     fn construct(&mut self, object: &Object, len: usize) -> Part<Bound<'py, PyAny>> {
         let class = object.class.bind(self.py);
-        if object.keywords {
-            let names = object.names.iter().map(|name| name.bind(self.py));
-            let arguments = PyDict::new(self.py);
-            for (name, field) in names.zip(self.stack.take(len)) {
-                arguments.set_item(name, field).map_err(Cause::Foreign)?;
-            }
-            return class.call((), Some(&arguments)).map_err(Cause::Foreign);
-        }
-        let end = null_mut::<ffi::PyObject>();
-        let callable = class.as_ptr();
-        macro_rules! call {
-            ($($field:ident)*) => {{
-                let &[$($field),*] = self.stack.last(len) else {
-                    return Err("its fields are missing".into());
-                };
-                #[allow(unsafe_code)]
-                // SAFETY: a class, and objects up to a null; the stack keeps them until the call is over.
-                unsafe {
-                    ffi::PyObject_CallFunctionObjArgs(callable, $($field.as_ptr(),)* end)
-                }
-            }};
-        }
-        let made = match len {
-            0 => call!(),
-            1 => call!(a),
-            2 => call!(a b),
-            3 => call!(a b c),
-            4 => call!(a b c d),
-            5 => call!(a b c d e),
-            6 => call!(a b c d e f),
-            7 => call!(a b c d e f g),
-            8 => call!(a b c d e f g h),
-            _ => {
-                let arguments = self.tuple(len)?;
-                return class.call1(arguments).map_err(Cause::Foreign);
-            }
+        let fields = self.stack.last(len);
+        let made = match &object.keywords {
+            None => call::by_place(class, fields),
+            Some(names) => call::by_name(class, fields, names.bind(self.py)),
         };
-        let made = self.owned(made);
+        let made = made.map_err(Cause::Foreign)?;
         self.stack.drop_last(len);
-        made
+        Ok(made)
     }
 
     /// A tuple of the last fields of the stack.

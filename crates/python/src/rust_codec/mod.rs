@@ -7,8 +7,6 @@ mod build;
 mod shapes;
 mod source;
 
-use std::cell::Cell;
-
 use pyo3::exceptions::{PyException, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -23,19 +21,11 @@ use serde_plan::postcard::Postcard;
 
 use crate::delivery::bytes_object;
 use crate::errors;
-use crate::parcel::Parcel;
+use crate::parcel::{Encoded, Parcel};
+use crate::scratch::Scratch;
 use build::with_builder;
 use shapes::Shape;
 use source::Objects;
-
-thread_local! {
-    /// Where messages are encoded: allocating is a good part of the time that a small one takes. Taken while in
-    /// use, so that whoever encodes inside an encoding has one of their own.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// A larger buffer is given back to the allocator.
-const KEPT: usize = 64 * 1024;
 
 #[derive(Clone, Copy)]
 enum Layout {
@@ -103,31 +93,8 @@ impl RustPlan {
     }
 
     /// The bytes of a message, or a parcel of them and its handles. Raises EncodeError.
-    pub fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        let mut source = Objects::new(py, &self.shapes);
-        let payload = SPARE.with(|spare| {
-            let mut out = spare.take();
-            out.clear();
-            let outcome = match self.layout {
-                Layout::Postcard => {
-                    encode::<Postcard, _>(&self.plan, message, &mut source, &mut out)
-                }
-                Layout::Bincode => encode::<Bincode, _>(&self.plan, message, &mut source, &mut out),
-            };
-            let payload = match outcome {
-                Ok(()) => bytes_object(py, &out),
-                Err(fault) => Err(self.raise(py, *fault, intern!(py, "EncodeError"))),
-            };
-            if out.capacity() <= KEPT {
-                spare.set(out);
-            }
-            payload
-        })?;
-        match source.handles() {
-            None => Ok(payload.into_any()),
-            Some(handles) => py.get_type::<Parcel>().call1((payload, handles)),
-        }
+    fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.write(message)?.into_object(message.py())
     }
 
     /// The message that the bytes stand for; `handles` makes ends and regions of those that came beside them.
@@ -162,6 +129,25 @@ impl RustPlan {
 }
 
 impl RustPlan {
+    /// What `encode` gives.
+    #[inline]
+    pub fn write(&self, message: &Bound<'_, PyAny>) -> PyResult<Encoded> {
+        let py = message.py();
+        let mut source = Objects::new(py, &self.shapes);
+        let mut out = Scratch::new();
+        let outcome = match self.layout {
+            Layout::Postcard => encode::<Postcard, _>(&self.plan, message, &mut source, &mut out),
+            Layout::Bincode => encode::<Bincode, _>(&self.plan, message, &mut source, &mut out),
+        };
+        outcome.map_err(|fault| self.raise(py, *fault, intern!(py, "EncodeError")))?;
+        let Some(handles) = source.handles() else {
+            return Ok(Encoded::Written(out));
+        };
+        let payload = bytes_object(py, &out)?;
+        let parcel = py.get_type::<Parcel>().call1((payload, handles))?;
+        Ok(Encoded::Parcel(parcel.cast_into::<Parcel>()?.unbind()))
+    }
+
     /// The message that the bytes stand for, as `decode` gives it.
     #[inline]
     pub fn read<'py>(

@@ -11,7 +11,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::os::in_flight;
+use crate::os::in_flight::{self, Account};
 
 /// Messages that must have been there, each after the other, before it is worth to ask.
 const PATIENCE: u32 = 8;
@@ -29,6 +29,7 @@ pub struct Outlook {
     patience: u32,
     /// The length of the last packet.
     last: usize,
+    account: Account,
 }
 
 impl Default for Outlook {
@@ -37,6 +38,7 @@ impl Default for Outlook {
             plain: 0,
             patience: PATIENCE,
             last: 0,
+            account: Account::default(),
         }
     }
 }
@@ -54,7 +56,7 @@ impl Outlook {
         let bytes = in_flight::bytes(socket);
         if bytes > most || bytes < self.last.max(1) * WORTH_IT {
             self.patience = PATIENCE;
-        } else if in_flight::has_no_descriptors(socket) {
+        } else if self.account.has_no_descriptors(socket) {
             self.plain = bytes;
         } else {
             self.patience = LONG_PATIENCE;

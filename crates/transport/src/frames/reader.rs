@@ -257,6 +257,7 @@ impl Resident for Reader {
         state.gone = Some(why);
         let left = (state.primary.take(), state.poll.take());
         let partial = std::mem::take(&mut state.partial);
+        state.outlook.forget();
         drop(state);
         drop(left);
         close(partial);
