@@ -132,10 +132,21 @@ pub fn receive_structs(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends messages as [`bytes`] does, to a program that receives them.
+/// Sends messages as [`bytes`] does, by a sender that it is given.
 pub fn send_bytes(name: &str, size: usize) -> Result<()> {
+    let (there, senders) = ipc::channel()?;
+    let (commands, _answers) = peer::introduce(name, there, ())?;
+    send_bytes_by(&senders.recv()?, size, &commands)
+}
+
+/// The same by a sender whose receiver it gives away.
+pub fn send_bytes_back(name: &str, size: usize) -> Result<()> {
     let (sender, back) = ipc::bytes_channel()?;
     let (commands, _answers) = peer::introduce(name, (), back)?;
+    send_bytes_by(&sender, size, &commands)
+}
+
+fn send_bytes_by(sender: &IpcBytesSender, size: usize, commands: &IpcReceiver<u64>) -> Result<()> {
     for number in 0..commands.recv()? {
         sender.send(&sample_bytes(size, number))?;
     }
@@ -148,10 +159,21 @@ pub fn send_bytes(name: &str, size: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sends messages as [`structs`] does, to a program that receives them.
+/// Sends messages as [`structs`] does, by a sender that it is given.
 pub fn send_structs(name: &str) -> Result<()> {
-    let (sender, back) = ipc::channel::<Item>()?;
+    let (there, senders) = ipc::channel()?;
+    let (commands, _answers) = peer::introduce(name, there, ())?;
+    send_structs_by(senders.recv()?, &commands)
+}
+
+/// The same by a sender whose receiver it gives away.
+pub fn send_structs_back(name: &str) -> Result<()> {
+    let (sender, back) = ipc::channel()?;
     let (commands, _answers) = peer::introduce(name, (), back)?;
+    send_structs_by(sender, &commands)
+}
+
+fn send_structs_by(sender: IpcSender<Item>, commands: &IpcReceiver<u64>) -> Result<()> {
     for number in 0..commands.recv()? {
         sender.send(Item::sample(number))?;
     }

@@ -171,7 +171,7 @@ impl Encoded {
             Ok(outgoing) => outgoing,
             Err(error) => return Ok(Err(error)),
         };
-        let attempt = || sender.publish(&outgoing, timeout::at_once());
+        let attempt = || sender.publish(&outgoing, Deadline::PASSED);
         let attempted = if len < LARGE {
             attempt()
         } else {

@@ -422,11 +422,7 @@ impl Receiving {
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let deadline = timeout::deadline(timeout)?;
-        match Receiving::next_quickly(slf) {
-            Some(message) => message,
-            None => Receiving::next_slowly(slf, Some(deadline))?
-                .map_err(|e| ReceiverEnd::raise(slf.py(), e)),
-        }
+        Receiving::next(slf, Some(deadline))?.map_err(|e| ReceiverEnd::raise(slf.py(), e))
     }
 
     /// Receive a message if one is there. Raises `Empty` if none is, otherwise as `recv`.

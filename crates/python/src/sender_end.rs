@@ -274,7 +274,7 @@ impl Sending {
             return sent;
         }
         let encoded = slf.get().plug.encode(message)?;
-        publish(slf, &encoded, timeout::at_once())?.map_err(|e| SenderEnd::raise(slf.py(), e))
+        publish(slf, &encoded, Deadline::PASSED)?.map_err(|e| SenderEnd::raise(slf.py(), e))
     }
 
     /// Send every message of an iterable, in order. An exception that stops it has an attribute `sent`:
@@ -318,7 +318,7 @@ impl Sending {
 
     /// Publish a prepared message. False when there is no room. Raises as `send`.
     fn try_publish(slf: &Bound<'_, Self>, prepared: &Prepared) -> PyResult<bool> {
-        match publish(slf, &prepared.0, timeout::at_once())? {
+        match publish(slf, &prepared.0, Deadline::PASSED)? {
             Ok(()) => Ok(true),
             Err(Error::Full) => Ok(false),
             Err(e) => Err(SenderEnd::raise(slf.py(), e)),

@@ -20,11 +20,6 @@ pub fn deadline(timeout: Option<f64>) -> PyResult<Deadline> {
     }
 }
 
-/// A deadline that has passed: look once.
-pub fn at_once() -> Deadline {
-    Deadline::after(Duration::ZERO)
-}
-
 /// What a long loop does now and then: Python's signal handlers run, and then other threads.
 pub fn pause(py: Python<'_>) -> PyResult<()> {
     py.check_signals()?;

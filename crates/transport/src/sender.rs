@@ -132,7 +132,7 @@ impl Sender {
     #[inline]
     pub fn send_plain(&self, payload: &[u8]) -> Result<bool> {
         self.end.check_open()?;
-        self.way.send_plain(payload)
+        self.way.send_plain(&self.end, payload)
     }
 
     /// Sends what `outgoing` holds. Waits until the deadline if the channel is bounded and full. May be called

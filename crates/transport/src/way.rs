@@ -72,10 +72,15 @@ impl Out {
 
     /// Sends a message that is nothing but bytes, if that is possible without any ado; else nothing.
     #[inline]
-    pub fn send_plain(&self, payload: &[u8]) -> Result<bool> {
+    pub fn send_plain(&self, end: &End, payload: &[u8]) -> Result<bool> {
         match self {
             Out::Lanes(route) => route.send_plain(payload),
-            Out::Frames(_) => Ok(false),
+            Out::Frames(writer) => {
+                let socket = end.socket()?;
+                let sent = writer.send_small(&socket, payload);
+                end.put_back(socket);
+                sent
+            }
         }
     }
 

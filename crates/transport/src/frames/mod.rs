@@ -5,6 +5,7 @@
 //! not fit is kept by the [`writer::Writer`] of its channel, and a thread of the process sends it when there is room:
 //! so a send never waits here either. What a [`reader::Reader`] has of a large message is kept until the rest has come.
 
+mod backlog;
 pub mod meeting;
 mod outlook;
 pub mod reader;

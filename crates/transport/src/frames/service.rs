@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -36,7 +37,6 @@ struct Tools {
 
 #[derive(Debug, Default)]
 struct Service {
-    running: bool,
     /// Those that have something to send since the thread has last looked.
     fresh: Vec<Arc<Writer>>,
     /// Those that the thread looks after.
@@ -53,6 +53,9 @@ impl Service {
 }
 
 static SERVICE: Lock<Option<Service>> = Lock::new(None);
+
+/// Whether the thread runs: changed under that lock, and read without it.
+static RUNS: AtomicBool = AtomicBool::new(false);
 
 fn with<T>(action: impl FnOnce(&mut Service) -> T) -> T {
     let mut service: Locked<'_, Option<Service>> = SERVICE.lock();
@@ -74,13 +77,17 @@ pub(super) fn enlist(writer: &Arc<Writer>) {
 /// Starts the thread if something waits and it does not run: the last time none could be had. False if there is none
 /// now either: then whoever waits for it tries again, and so does every send.
 pub(super) fn see_that_it_runs() -> bool {
+    // It goes on as long as something waits that it knows of.
+    if RUNS.load(Ordering::Acquire) {
+        return true;
+    }
     with(|service| {
         let waits = !service.fresh.is_empty() || !service.known.is_empty();
-        if waits && !service.running {
+        if waits && !RUNS.load(Ordering::Relaxed) {
             let thread = std::thread::Builder::new().name("ipc-channel-send".into());
-            service.running = thread.spawn(run).is_ok();
+            RUNS.store(thread.spawn(run).is_ok(), Ordering::Release);
         }
-        service.running || !waits
+        RUNS.load(Ordering::Relaxed) || !waits
     })
 }
 
@@ -142,7 +149,7 @@ fn begin_turn(agenda: &mut Agenda) -> Option<Option<Tools>> {
             service.known.insert(token, Known { writer, room: None });
         }
         if service.known.is_empty() {
-            service.running = false;
+            RUNS.store(false, Ordering::Release);
             service.tools = None;
             return None;
         }
@@ -229,7 +236,7 @@ fn watch(
 fn wait(tools: Option<&Tools>, agenda: &mut Agenda) {
     let nothing_left = || with(|service| service.known.is_empty());
     let deadline = if !agenda.ready.is_empty() || nothing_left() {
-        Deadline::after(Duration::ZERO)
+        Deadline::PASSED
     } else {
         agenda.resume.unwrap_or(Deadline::NEVER)
     };
@@ -305,6 +312,7 @@ impl Unwritten {
 }
 
 fn in_child() {
+    RUNS.store(false, Ordering::Release);
     let Some(service) = SERVICE.lock().take() else {
         return;
     };

@@ -5,7 +5,6 @@
 //! Invariant (no gap): once something that waited was lost, nothing is sent any more. So the count of what was written
 //! stays behind that of what was kept for good, and everybody who flushes afterwards is told.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,6 +15,7 @@ use rustix::io::Errno;
 use crate::deadline::Deadline;
 use crate::end::{Gone, Resident};
 use crate::error::{Error, Result};
+use crate::frames::backlog::{AT_ONCE, Backlog, Item, Row, Single};
 use crate::frames::reader::Reader;
 use crate::frames::service::{self, Held};
 use crate::lane::budget;
@@ -26,34 +26,24 @@ use crate::os::{clock, descriptor, fork};
 use crate::spin;
 use crate::sync::{Lock, Locked};
 use crate::wire::native::FdRef;
-use crate::wire::rust::{Frame, MAX_HEADER, MOST_FDS, Version, buffer_size};
+use crate::wire::rust::{Frame, MOST_FDS, Version, buffer_size};
 
-/// Messages written before other threads get at the queue.
-const AT_ONCE: usize = 32;
-/// Packets up to this size go in rows.
-const SMALL: usize = 2048;
 /// Without a limit of its own, the budget is asked when so much more is kept.
 const CHUNK: u64 = 1 << 20;
 /// A packet that the kernel has no memory for is tried in smaller ones, down to this size.
 const SMALLEST_FRAGMENT: usize = 2000;
+/// Messages up to this size wait in rows: they are never taken apart.
+const SMALL: usize = SMALLEST_FRAGMENT;
 
 /// How far a message has got.
 #[derive(Debug)]
-struct Progress {
+pub(super) struct Progress {
     /// Payload bytes sent.
     at: usize,
     /// Where the rest goes, once the first packet has been sent.
     rest: Option<Arc<Outlet>>,
     /// What a socket's buffer is taken to hold.
     buffer: usize,
-}
-
-/// A message that waits. Its descriptors are open as long as it does.
-#[derive(Debug)]
-struct Waiting {
-    payload: Vec<u8>,
-    fds: Vec<Arc<OwnedFd>>,
-    progress: Progress,
 }
 
 /// A socket by which messages go out, closed with care where its other side can write to it: what that has left there
@@ -95,24 +85,10 @@ impl Drop for Outlet {
     }
 }
 
-impl Waiting {
-    /// Whether it is a packet that can go in a row with others.
-    fn is_small(&self) -> bool {
-        self.fds.is_empty()
-            && self.progress.rest.is_none()
-            && self.progress.at == 0
-            && self.payload.len() <= SMALL
-    }
-}
-
 #[derive(Debug, Default)]
 struct State {
     made_in: u64,
-    queue: VecDeque<Waiting>,
-    /// Messages that were before those in the queue, and that the service is about to write.
-    in_hand: usize,
-    /// Of both.
-    bytes: usize,
+    backlog: Backlog,
     /// What has been kept since the budget was asked.
     unasked: u64,
     /// How many messages have ever waited here.
@@ -123,7 +99,8 @@ struct State {
     lost: bool,
     /// The channel's socket, while anything waits.
     socket: Option<Arc<Outlet>>,
-    /// When the other side was last looked at, while anything waits.
+    /// When something was last sent, and when the other side was last looked at, while anything waits.
+    sent_at: u64,
     looked_at: u64,
     /// The service knows of it.
     enlisted: bool,
@@ -234,16 +211,16 @@ impl Writer {
 
     /// Sends a message, now or as soon as there is room.
     pub fn send(self: &Arc<Self>, socket: &Arc<OwnedFd>, frame: &Frame<'_>) -> Result<()> {
+        if frame.fds.is_empty() && self.send_small(socket, frame.payload)? {
+            return Ok(());
+        }
         let mut state = self.lock();
         let mut progress = Progress {
             at: 0,
             rest: None,
             buffer: buffer_size(),
         };
-        if state.lost {
-            return Err(Error::ReceiverGone);
-        }
-        if state.waiting() == 0 {
+        if state.is_clear(socket)? {
             if frame.payload.len() > self.version.largest_first(progress.buffer) {
                 // Once it is begun it must be kept.
                 state.admit(frame.payload.len())?;
@@ -263,13 +240,11 @@ impl Writer {
                 Err(error) if progress.rest.is_some() && may_pass(&error) => {}
                 Err(error) => return Err(error),
             }
-        } else if state.may_look_again() && socket::has_hung_up(socket.as_fd()) {
-            return Err(Error::ReceiverGone);
         }
         if progress.rest.is_none() {
             state.admit(frame.payload.len())?;
         }
-        let waiting = Waiting {
+        let single = Single {
             payload: frame.payload[progress.at..].to_vec(),
             fds: match progress.rest {
                 Some(_) => Vec::new(),
@@ -277,14 +252,44 @@ impl Writer {
             },
             progress: Progress { at: 0, ..progress },
         };
+        self.keep(state, socket, |backlog| backlog.push(single));
+        Ok(())
+    }
+
+    /// The same for nothing but a few bytes. False if they are more.
+    pub fn send_small(self: &Arc<Self>, socket: &Arc<OwnedFd>, payload: &[u8]) -> Result<bool> {
+        if payload.len() > SMALL {
+            return Ok(false);
+        }
+        let mut state = self.lock();
+        if state.is_clear(socket)? {
+            let header = self.version.header(payload.len(), payload.len());
+            let parts = [IoSlice::new(header.bytes()), IoSlice::new(payload)];
+            if socket::send_record(socket.as_fd(), &parts, &[])? == Sent::Whole {
+                return Ok(true);
+            }
+        }
+        state.admit(payload.len())?;
+        self.keep(state, socket, |backlog| {
+            backlog.push_small(self.version, payload);
+        });
+        Ok(true)
+    }
+
+    /// A message waits from now on.
+    fn keep(
+        self: &Arc<Self>,
+        mut state: Locked<'_, State>,
+        socket: &Arc<OwnedFd>,
+        push: impl FnOnce(&mut Backlog),
+    ) {
         if state.socket.is_none() {
             // A duplicate: an inherited end that is closed takes the descriptor away from everybody here.
             let own = descriptor::duplicate(socket.as_fd());
             let own = own.map_or_else(|_| socket.clone(), Arc::new);
             state.socket = Some(Outlet::new(own, true));
         }
-        state.bytes += waiting.payload.len();
-        state.queue.push_back(waiting);
+        push(&mut state.backlog);
         state.kept += 1;
         let known = std::mem::replace(&mut state.enlisted, true);
         drop(state);
@@ -293,7 +298,6 @@ impl Writer {
         } else {
             service::enlist(self);
         }
-        Ok(())
     }
 
     /// Sends what there is room for. Called by the service alone.
@@ -304,16 +308,17 @@ impl Writer {
         if let Some((socket, row)) = state.take_row() {
             // Whoever sends meanwhile need not wait.
             drop(state);
-            let sent = send_row(self.version, socket.as_fd(), &row);
+            let packets = row.packets().collect::<Vec<_>>();
+            let sent = socket::send_records(socket.as_fd(), &packets);
+            let all = packets.len();
             state = self.lock();
-            next = state.row_sent(row, sent, &mut done);
+            next = state.row_sent(row, all, sent.unwrap_or(0), self.version);
         }
         let next = next.unwrap_or_else(|| state.go_on(self.version, &mut done));
         let mut socket = None;
         if let Next::Done = &next {
             state.enlisted = false;
-            done.extend(state.queue.drain(..));
-            state.bytes = 0;
+            done.append(&mut state.backlog.clear());
             socket = state.socket.take();
         }
         let flushed = state.flushed();
@@ -387,7 +392,7 @@ impl Writer {
     /// Messages that wait here, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting(), state.bytes)
+        (state.backlog.messages(), state.backlog.bytes())
     }
 
     /// What it is known by, and how many messages wait.
@@ -415,12 +420,26 @@ impl Resident for Writer {
 }
 
 impl State {
-    /// Whether to look if the receiver is still there. In a burst, each look costs as much as half of a message's way;
-    /// whoever closes the receiver and sends again takes longer than this.
+    /// Whether nothing waits, so that what comes can be sent at once. Fails if nobody will read it.
+    fn is_clear(&mut self, socket: &OwnedFd) -> Result<bool> {
+        if self.lost {
+            return Err(Error::ReceiverGone);
+        }
+        let clear = self.backlog.messages() == 0;
+        if !clear && self.may_look_again() && socket::has_hung_up(socket.as_fd()) {
+            return Err(Error::ReceiverGone);
+        }
+        Ok(clear)
+    }
+
+    /// Whether to look if the receiver is still there: seldom in a burst, since each look costs as much as half of a
+    /// message's way. Whoever closes the receiver and sends again makes a longer pause.
     fn may_look_again(&mut self) -> bool {
-        const BETWEEN_LOOKS_NS: u64 = 5_000;
+        const PAUSE_NS: u64 = 5_000;
+        const BETWEEN_LOOKS_NS: u64 = 100_000;
         let now = clock::now();
-        let may = now - self.looked_at >= BETWEEN_LOOKS_NS;
+        let paused = now - std::mem::replace(&mut self.sent_at, now) >= PAUSE_NS;
+        let may = paused || now - self.looked_at >= BETWEEN_LOOKS_NS;
         if may {
             self.looked_at = now;
         }
@@ -430,8 +449,8 @@ impl State {
     /// Fails if there is no memory to keep so much more.
     fn admit(&mut self, payload: usize) -> Result<()> {
         // Beside the payloads: small messages are many.
-        let around = size_of::<Waiting>();
-        let held = (self.bytes + self.waiting() * around) as u64;
+        let around = size_of::<Single>();
+        let held = (self.backlog.bytes() + self.backlog.messages() * around) as u64;
         let more = (payload + around) as u64;
         if budget::limit().is_some() || self.unasked + more >= CHUNK {
             budget::admit_kept(held, more)?;
@@ -452,69 +471,54 @@ impl State {
             .collect()
     }
 
-    /// How many messages are not written yet.
-    fn waiting(&self) -> usize {
-        self.in_hand + self.queue.len()
-    }
-
-    /// The small messages that are first in the queue, to be sent without the lock. None if there are none.
-    fn take_row(&mut self) -> Option<(Arc<Outlet>, Vec<Waiting>)> {
+    /// The small messages that are first, to be sent without the lock. None if there are none.
+    fn take_row(&mut self) -> Option<(Arc<Outlet>, Row)> {
         let socket = self.socket.clone()?;
-        let first = self.queue.iter().take(AT_ONCE);
-        self.in_hand = first.take_while(|message| message.is_small()).count();
-        (self.in_hand > 0).then(|| (socket, self.queue.drain(..self.in_hand).collect()))
+        self.backlog.take_row().map(|row| (socket, row))
     }
 
-    /// After so many of a row were sent; what is left of it is first in the queue again. None if it is to be found out
-    /// why not all of them were.
-    fn row_sent(
-        &mut self,
-        mut row: Vec<Waiting>,
-        sent: Result<usize>,
-        done: &mut Vec<Waiting>,
-    ) -> Option<Next> {
-        let written = sent.unwrap_or(0);
-        let next = if written < row.len() {
+    /// After so many of a row were sent. None if it is to be found out why not all of them were.
+    fn row_sent(&mut self, row: Row, all: usize, sent: usize, version: Version) -> Option<Next> {
+        self.backlog.put_back(row, sent, version);
+        self.written += sent as u64;
+        if sent < all {
             None
-        } else if self.queue.is_empty() {
+        } else if self.backlog.messages() == 0 {
             Some(Next::Done)
         } else {
             Some(Next::Turn)
-        };
-        self.in_hand = 0;
-        for left in row.drain(written..).rev() {
-            self.queue.push_front(left);
         }
-        self.written += written as u64;
-        self.bytes -= row
-            .iter()
-            .map(|message| message.payload.len())
-            .sum::<usize>();
-        done.append(&mut row);
-        next
     }
 
-    fn go_on(&mut self, version: Version, done: &mut Vec<Waiting>) -> Next {
+    fn go_on(&mut self, version: Version, done: &mut Vec<Single>) -> Next {
         let Some(socket) = self.socket.clone() else {
             return Next::Done;
         };
         for _ in 0..AT_ONCE {
-            let Some(first) = self.queue.front_mut() else {
-                return Next::Done;
+            let (room, written) = match self.backlog.first() {
+                None => return Next::Done,
+                Some(Item::Row(row)) => {
+                    let packet = row.packets().next().unwrap_or_default();
+                    let sent = socket::send_record(socket.as_fd(), &[IoSlice::new(packet)], &[]);
+                    (None, sent)
+                }
+                Some(Item::Single(single)) => {
+                    let fds: Vec<RawFd> = single.fds.iter().map(|fd| fd.as_raw_fd()).collect();
+                    let (payload, progress) = (&single.payload, &mut single.progress);
+                    let was_at = progress.at;
+                    let sent = write(version, socket.as_fd(), payload, &fds, progress);
+                    let bytes = progress.at.min(payload.len()) - was_at;
+                    let rest = progress.rest.clone();
+                    self.backlog.sent_bytes(bytes);
+                    (rest, sent)
+                }
             };
-            let fds: Vec<RawFd> = first.fds.iter().map(|fd| fd.as_raw_fd()).collect();
-            let (payload, progress) = (&first.payload, &mut first.progress);
-            let was_at = progress.at;
-            let written = write(version, socket.as_fd(), payload, &fds, progress);
-            self.bytes -= progress.at.min(payload.len()) - was_at;
             match written {
                 Ok(Sent::Whole) => {
-                    done.extend(self.queue.pop_front());
+                    done.extend(self.backlog.sent_first(version));
                     self.written += 1;
                 }
-                Ok(Sent::WouldBlock) => {
-                    return Next::Room(progress.rest.as_ref().unwrap_or(&socket).clone());
-                }
+                Ok(Sent::WouldBlock) => return Next::Room(room.unwrap_or(socket)),
                 Err(error) if may_pass(&error) => return Next::Later,
                 Err(_) => {
                     // Nobody is there, or nothing can be sent to whoever is.
@@ -601,24 +605,6 @@ fn write(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Sends small messages, each in one packet, as far as there is room. How many.
-fn send_row(version: Version, socket: BorrowedFd<'_>, row: &[Waiting]) -> Result<usize> {
-    let lens = row.iter().map(|message| MAX_HEADER + message.payload.len());
-    let mut bytes = Vec::with_capacity(lens.sum());
-    let mut ends = Vec::with_capacity(row.len());
-    for message in row {
-        let len = message.payload.len();
-        bytes.extend_from_slice(version.header(len, len).bytes());
-        bytes.extend_from_slice(&message.payload);
-        ends.push(bytes.len());
-    }
-    let mut begin = 0;
-    let packets = ends
-        .iter()
-        .map(|end| &bytes[std::mem::replace(&mut begin, *end)..*end]);
-    socket::send_records(socket, &packets.collect::<Vec<_>>())
 }
 
 fn send_first(

@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from itertools import repeat
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,6 +26,7 @@ _CHECKED: Final = 500
 """Messages that differ from each other, sent and compared before anything is timed."""
 _ANSWER_TIMEOUT: Final = 60.0
 _TO_RUST, _FROM_RUST = "Python to Rust", "Rust to Python"
+_BACK: Final = "Rust to Python, receiver from there"
 
 There = TypeVar("There")
 Back = TypeVar("Back")
@@ -82,34 +84,47 @@ def _to_rust(effort: Effort, subject: str, kind: Kind, end: Any) -> float:
         return seconds_each(effort.seconds, run)
 
 
-def _from_rust(effort: Effort, subject: str, kind: Kind, end: Any) -> float:
-    """Seconds for each message."""
-    with _rust(effort, f"send-{subject}", _Ends[None, end]) as ends, ends.back as receiver:
-        ends.commands.send(_CHECKED)
-        for number in range(_CHECKED):
-            check(receiver.recv(_ANSWER_TIMEOUT) == sample(kind, number), "messages differ")
-        expected = sample(kind, 0)
-
-        def run(count: int) -> float:
-            start = time.perf_counter()
-            ends.commands.send(count)
-            receive, message = receiver.recv, None
-            for _ in repeat(None, count):
-                message = receive()
-            took = time.perf_counter() - start
-            check(message == expected, "the last message differs")
-            return took
-
-        return seconds_each(effort.seconds, run)
+def _from_rust(effort: Effort, subject: str, kind: Kind, end: Any, channel: Any) -> float:
+    """Seconds for each message, by a channel whose receiver is made here: so it is between two Rust programs, too."""
+    sender, receiver = channel()
+    with receiver, _rust(effort, f"send-{subject}", _Ends[ipc.Sender[end], None]) as ends, ends.there as there:
+        there.send(sender)
+        return _received(effort, kind, receiver, ends.commands)
 
 
-def _both(subject: str, kind: Kind, sender: Any, receiver: Any) -> Measure:
-    """Both ways, one after the other."""
+def _back_from_rust(effort: Effort, subject: str, kind: Kind, end: Any) -> float:
+    """The same by a channel whose receiver comes from there."""
+    with _rust(effort, f"send-{subject}-back", _Ends[None, end]) as ends, ends.back as receiver:
+        return _received(effort, kind, receiver, ends.commands)
+
+
+def _received(effort: Effort, kind: Kind, receiver: Any, commands: ipc.Sender[u64]) -> float:
+    commands.send(_CHECKED)
+    for number in range(_CHECKED):
+        check(receiver.recv(_ANSWER_TIMEOUT) == sample(kind, number), "messages differ")
+    expected = sample(kind, 0)
+
+    def run(count: int) -> float:
+        start = time.perf_counter()
+        commands.send(count)
+        receive, message = receiver.recv, None
+        for _ in repeat(None, count):
+            message = receive()
+        took = time.perf_counter() - start
+        check(message == expected, "the last message differs")
+        return took
+
+    return seconds_each(effort.seconds, run)
+
+
+def _ways(subject: str, kind: Kind, sender: Any, receiver: Any, channel: Any) -> Measure:
+    """All ways, one after the other."""
 
     def measure(effort: Effort) -> Figures:
         return {
             _TO_RUST: 1 / _to_rust(effort, subject, kind, sender),
-            _FROM_RUST: 1 / _from_rust(effort, subject, kind, receiver),
+            _FROM_RUST: 1 / _from_rust(effort, subject, kind, sender, channel),
+            _BACK: 1 / _back_from_rust(effort, subject, kind, receiver),
         }
 
     return measure
@@ -146,11 +161,12 @@ def _msgpack(effort: Effort) -> Figures:
 
 
 _FAMILY: Final = "Rust programs"
-_METRICS: Final = [Metric(_TO_RUST, Unit.RATE), Metric(_FROM_RUST, Unit.RATE)]
+_METRICS: Final = [Metric(name, Unit.RATE) for name in (_TO_RUST, _FROM_RUST, _BACK)]
 _TARGETS: Final = [beside(metric, Unit.RATE, "rust", "Rust to Rust", 0.8) for metric in (_TO_RUST, _FROM_RUST)]
 _WHAT: Final = (
     'A loop of send on one side, a loop of receives on the other, over a channel with codec="rust"; from the first send'
-    " until the receiver has everything. Rust crate: the same from Rust to Rust, in both rows."
+    " until the receiver has everything. Rust crate: the same from Rust to Rust, in the first two rows. As between Rust"
+    " programs, the process that receives has made the channel, except in the third row."
 )
 
 SUBJECTS: Final = (
@@ -161,7 +177,13 @@ SUBJECTS: Final = (
         what=_WHAT,
         metrics=_METRICS,
         measures={
-            OURS: _both("bytes-64", Kind.BYTES, ipc.BytesSender, ipc.BytesReceiver),
+            OURS: _ways(
+                "bytes-64",
+                Kind.BYTES,
+                ipc.BytesSender,
+                ipc.BytesReceiver,
+                partial(ipc.bytes_channel, codec="rust"),
+            ),
             "rust": _between_rust_programs("bytes-64"),
         },
         targets=_TARGETS,
@@ -173,7 +195,13 @@ SUBJECTS: Final = (
         what=_WHAT,
         metrics=_METRICS,
         measures={
-            OURS: _both("struct", Kind.STRUCT, ipc.Sender[Item], ipc.Receiver[Item]),
+            OURS: _ways(
+                "struct",
+                Kind.STRUCT,
+                ipc.Sender[Item],
+                ipc.Receiver[Item],
+                partial(ipc.channel, Item, codec="rust"),
+            ),
             "rust": _between_rust_programs("struct"),
         },
         targets=_TARGETS,
