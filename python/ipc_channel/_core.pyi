@@ -147,9 +147,9 @@ class RustPlan:
 
         TypeError for a type that has no values, or too many in no bytes.
         """
-    def encode(self, message: Any) -> bytes | Parcel:
+    def encode(self, message: Any, /) -> bytes | Parcel:
         """EncodeError, which names the place in the message."""
-    def decode(self, payload: Buffer, handles: RustHandles | None = None) -> Any:
+    def decode(self, payload: Buffer, handles: RustHandles | None = None, /) -> Any:
         """DecodeError, which names the place in the message. Bytes that follow it are ignored."""
 
 def decode(codec: Codec, delivery: Delivery) -> Any:

@@ -11,23 +11,16 @@ const LONGEST: usize = 32;
 const PLACES: usize = 256;
 
 thread_local! {
-    static KNOWN: RefCell<[Known; PLACES]> = const { RefCell::new([const { Known::nothing() }; PLACES]) };
+    // Empty until the thread needs it.
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What one place has.
+#[derive(Default)]
 struct Known {
     text: Option<(Bytes, Py<PyString>)>,
     /// Of the one that would be the next here, if it came once more: to keep what comes only once costs more than it saves.
     candidate: u64,
-}
-
-impl Known {
-    const fn nothing() -> Known {
-        Known {
-            text: None,
-            candidate: 0,
-        }
-    }
 }
 
 /// The str of these bytes, which may be one that others have, too. Raises UnicodeDecodeError.
@@ -46,6 +39,9 @@ fn known<'py>(py: Python<'py>, bytes: &[u8], short: Bytes) -> PyResult<Bound<'py
             return PyString::from_bytes(py, bytes);
         };
         let mixed = short.mixed();
+        if known.is_empty() {
+            known.resize_with(PLACES, Known::default);
+        }
         let place = &mut known[mixed as usize % PLACES];
         if let Some((same, text)) = &place.text
             && *same == short
@@ -63,7 +59,7 @@ fn known<'py>(py: Python<'py>, bytes: &[u8], short: Bytes) -> PyResult<Bound<'py
 }
 
 /// A few bytes in numbers that overlap: quick to fill, to compare and to mix.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Bytes {
     len: usize,
     words: [u64; 4],
@@ -104,10 +100,19 @@ impl Bytes {
 
     #[inline]
     fn mixed(&self) -> u64 {
-        const PRIME: u64 = 0x9E37_79B9_7F4A_7C15;
+        const PRIMES: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F];
         let [a, b, c, d] = self.words;
-        let mixed = (a ^ c.rotate_left(17) ^ self.len as u64).wrapping_mul(PRIME)
-            ^ (b ^ d.rotate_left(29)).wrapping_mul(PRIME).rotate_left(32);
-        (mixed ^ mixed >> 32).wrapping_mul(PRIME) >> 32
+        let first = (a ^ c.rotate_left(32)).wrapping_mul(PRIMES[0]);
+        let last = (b ^ d.rotate_left(32)).wrapping_mul(PRIMES[1]);
+        // The upper bits are those that all others have got into.
+        (first ^ last) >> 32
+    }
+}
+
+impl PartialEq for Bytes {
+    #[inline]
+    fn eq(&self, other: &Bytes) -> bool {
+        let [a, b, c, d] = std::array::from_fn(|at| self.words[at] ^ other.words[at]);
+        self.len == other.len && a | b | c | d == 0
     }
 }

@@ -93,13 +93,14 @@ impl RustPlan {
     }
 
     /// The bytes of a message, or a parcel of them and its handles. Raises EncodeError.
+    #[pyo3(signature = (message, /))]
     fn encode<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.write(message)?.into_object(message.py())
     }
 
     /// The message that the bytes stand for; `handles` makes ends and regions of those that came beside them.
     /// Raises DecodeError.
-    #[pyo3(signature = (payload, handles = None))]
+    #[pyo3(signature = (payload, handles = None, /))]
     fn decode<'py>(
         &self,
         payload: &Bound<'py, PyAny>,

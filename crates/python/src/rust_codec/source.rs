@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -58,7 +58,8 @@ pub enum Access<'a> {
 
 /// What is gone through one by one.
 pub enum Items<'py> {
-    List(Bound<'py, PyList>, usize),
+    /// The next one, and how many there were.
+    List(Bound<'py, PyList>, usize, usize),
     Tuple(Bound<'py, PyTuple>, usize),
     Set(Bound<'py, PyIterator>),
     Dict(Bound<'py, PyDict>, ffi::Py_ssize_t),
@@ -129,7 +130,7 @@ fn i64_of(value: &Bound<'_, PyAny>) -> Part<Option<i64>> {
 }
 
 /// A str's UTF-8, which Python keeps with the object.
-#[inline]
+#[inline(always)]
 fn utf8<'v>(value: &'v Bound<'_, PyAny>) -> Part<&'v str> {
     if !value.is_exact_instance_of::<PyString>() && !value.is_instance_of::<PyString>() {
         return expected("str", value);
@@ -140,15 +141,21 @@ fn utf8<'v>(value: &'v Bound<'_, PyAny>) -> Part<&'v str> {
     unsafe {
         let start = ffi::PyUnicode_AsUTF8AndSize(value.as_ptr(), &raw mut len);
         if start.is_null() {
-            let error = PyErr::fetch(value.py());
-            if error.is_instance_of::<pyo3::exceptions::PyUnicodeEncodeError>(value.py()) {
-                return Err("a surrogate in it is no character that a Rust string can have".into());
-            }
-            return Err(Cause::Foreign(error));
+            return without_utf8(value.py());
         }
         let bytes = std::slice::from_raw_parts(start.cast::<u8>(), len as usize);
         Ok(std::str::from_utf8_unchecked(bytes))
     }
+}
+
+/// Why a str has no UTF-8.
+#[cold]
+fn without_utf8<T>(py: Python<'_>) -> Part<T> {
+    let error = PyErr::fetch(py);
+    if error.is_instance_of::<PyUnicodeEncodeError>(py) {
+        return Err("a surrogate in it is no character that a Rust string can have".into());
+    }
+    Err(Cause::Foreign(error))
 }
 
 fn with_bytes(value: &Bound<'_, PyAny>, take: impl FnOnce(&[u8])) -> Part<()> {
@@ -239,7 +246,7 @@ impl<'a, 'py> Source for Objects<'a, 'py> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, shape: u32, value: &Self::Value, take: impl FnOnce(&str)) -> Part<()> {
         match &self.shapes[shape as usize] {
             Shape::Path(class) => {
@@ -289,10 +296,14 @@ impl<'a, 'py> Source for Objects<'a, 'py> {
         !value.is_none()
     }
 
+    #[inline(always)]
     fn items(&mut self, shape: u32, value: &Self::Value) -> Part<(Items<'py>, usize)> {
         match &self.shapes[shape as usize] {
             Shape::List => match value.cast::<PyList>() {
-                Ok(list) => Ok((Items::List(list.clone(), 0), list.len())),
+                Ok(list) => {
+                    let len = list.len();
+                    Ok((Items::List(list.clone(), 0, len), len))
+                }
                 Err(_) => expected("list", value),
             },
             Shape::Row => match value.cast::<PyTuple>() {
@@ -315,15 +326,16 @@ impl<'a, 'py> Source for Objects<'a, 'py> {
         }
     }
 
+    #[inline(always)]
     fn item(&mut self, items: &mut Items<'py>) -> Part<Option<Self::Value>> {
         match items {
-            // It may have become shorter.
-            Items::List(list, next) => {
-                if *next >= list.len() {
+            Items::List(list, next, len) => {
+                if *next >= *len && *next >= list.len() {
                     return Ok(None);
                 }
                 *next += 1;
-                raised(list.get_item(*next - 1)).map(Some)
+                // It may have become shorter.
+                Ok(list.get_item(*next - 1).ok())
             }
             Items::Tuple(tuple, next) => {
                 if *next >= tuple.len() {

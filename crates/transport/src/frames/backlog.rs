@@ -185,3 +185,135 @@ impl Backlog {
             .collect()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VERSION: Version = Version::Current;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A small message with so many bytes.
+        Small(u8),
+        Large(u16),
+        /// The row that is first is taken, more comes, and so many of the row are sent.
+        Row(Vec<u8>, usize),
+        /// What is first is sent by itself.
+        First,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => any::<u8>().prop_map(Step::Small),
+            1 => any::<u16>().prop_map(Step::Large),
+            2 => (prop::collection::vec(any::<u8>(), 0..4), 0..=AT_ONCE).prop_map(|(more, sent)| Step::Row(more, sent)),
+            2 => Just(Step::First),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    fn payload(number: usize, len: usize) -> Vec<u8> {
+        vec![number as u8; len]
+    }
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        let header = VERSION.header(payload.len(), payload.len());
+        [header.bytes(), payload].concat()
+    }
+
+    fn single(payload: Vec<u8>) -> Single {
+        Single {
+            payload,
+            fds: Vec::new(),
+            progress: Progress::default(),
+        }
+    }
+
+    /// All messages that were put in, in their order; the small ones marked.
+    #[derive(Default)]
+    struct Model {
+        backlog: Backlog,
+        expected: VecDeque<(bool, Vec<u8>)>,
+        number: usize,
+    }
+
+    impl Model {
+        fn push(&mut self, small: bool, len: usize) {
+            let payload = payload(self.number, len);
+            self.number += 1;
+            if small {
+                self.backlog.push_small(VERSION, &payload);
+            } else {
+                self.backlog.push(single(payload.clone()));
+            }
+            self.expected.push_back((small, payload));
+        }
+
+        fn check(&self) {
+            let bytes: usize = self.expected.iter().map(|(_, payload)| payload.len()).sum();
+            assert_eq!(self.backlog.messages(), self.expected.len());
+            assert_eq!(self.backlog.bytes(), bytes);
+        }
+
+        fn send_row(&mut self, more: &[u8], sent: usize) {
+            let starts_with_row = self.expected.front().is_some_and(|(small, _)| *small);
+            let row = self.backlog.take_row();
+            assert_eq!(row.is_some(), starts_with_row);
+            let Some(row) = row else { return };
+            for len in more {
+                self.push(true, usize::from(*len));
+            }
+            self.check();
+            let packets = row.packets().count();
+            assert!((1..=AT_ONCE).contains(&packets));
+            let sent = sent.min(packets);
+            for packet_sent in row.packets().take(sent) {
+                let (small, payload) = self.expected.pop_front().unwrap();
+                assert!(small);
+                assert_eq!(packet_sent, packet(&payload));
+            }
+            self.backlog.put_back(row, sent, VERSION);
+        }
+
+        fn send_first(&mut self) {
+            let first = match self.backlog.first() {
+                None => return assert!(self.expected.is_empty()),
+                Some(Item::Row(row)) => row.packets().next().unwrap().to_vec(),
+                Some(Item::Single(single)) => single.payload.clone(),
+            };
+            let (small, payload) = self.expected.pop_front().unwrap();
+            if small {
+                assert_eq!(first, packet(&payload));
+            } else {
+                assert_eq!(first, payload);
+                self.backlog.sent_bytes(payload.len());
+            }
+            let taken_apart = self.backlog.sent_first(VERSION);
+            assert_eq!(taken_apart.is_some(), !small);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn messages_leave_in_the_order_in_which_they_came(steps in steps()) {
+            let mut model = Model::default();
+            for step in steps {
+                match step {
+                    Step::Small(len) => model.push(true, len.into()),
+                    Step::Large(len) => model.push(false, len.into()),
+                    Step::Row(more, sent) => model.send_row(&more, sent),
+                    Step::First => model.send_first(),
+                }
+                model.check();
+            }
+            let large = model.expected.iter().filter(|(small, _)| !small).count();
+            prop_assert_eq!(model.backlog.clear().len(), large);
+            model.expected.clear();
+            model.check();
+        }
+    }
+}

@@ -36,7 +36,7 @@ const SMALLEST_FRAGMENT: usize = 2000;
 const SMALL: usize = SMALLEST_FRAGMENT;
 
 /// How far a message has got.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Payload bytes sent.
     at: usize,
