@@ -159,6 +159,38 @@ fn a_message_from_a_rust_program_among_many_keeps_its_descriptors() {
     }
 }
 
+/// Breaks when the descriptor by which the kernel is asked is kept where a message needs the last ones.
+#[test]
+fn what_is_known_of_messages_from_a_rust_program_costs_them_no_descriptor() {
+    const EACH: usize = 3;
+    let process = Process::alone();
+    for behind in [0, 60] {
+        let (theirs, ours) = socket::duplex_pair().unwrap();
+        let receiver = Receiver::of_frames(ours, Version::Current, Holders::Others).unwrap();
+        let plain = |count: u32| (0..count).for_each(|_| put(&theirs, b"plain", &[]));
+        let taken = |count: u32| {
+            for _ in 0..count {
+                assert_eq!(receiver.try_recv().unwrap().payload(), b"plain");
+            }
+        };
+        plain(100);
+        let before = open_files();
+        taken(50);
+        assert_eq!(open_files(), before + 1, "it has not been asked");
+        put(&theirs, b"three", &[theirs.as_raw_fd(); EACH]);
+        plain(behind);
+        process.with_spare(EACH as u64 - 1, || {
+            taken(50);
+            let message = receiver.try_recv().unwrap();
+            assert_eq!(message.payload(), b"three");
+            assert_eq!(message.handles.len(), EACH);
+        });
+        taken(behind);
+        assert!(matches!(receiver.try_recv(), Err(Error::Empty)));
+        assert_eq!(open_files(), before);
+    }
+}
+
 /// Breaks when messages that have begun and do not go on take all descriptors that there are, or when the channel's
 /// socket, from which nothing can be taken meanwhile, keeps telling that there is something.
 #[test]

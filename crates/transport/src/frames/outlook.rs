@@ -29,6 +29,7 @@ pub struct Outlook {
     patience: u32,
     /// The length of the last packet.
     last: usize,
+    /// Open as long as each look has found nothing but bytes.
     account: Account,
 }
 
@@ -58,10 +59,13 @@ impl Outlook {
             self.patience = PATIENCE;
         } else if self.account.has_no_descriptors(socket) {
             self.plain = bytes;
+            return true;
         } else {
             self.patience = LONG_PATIENCE;
         }
-        self.plain > 0
+        // What comes next may need the last descriptor that this process can have.
+        self.account = Account::default();
+        false
     }
 
     /// A packet of that length has been taken.
