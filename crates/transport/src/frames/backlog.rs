@@ -2,22 +2,11 @@
 //! memory, and a row of them goes out by one system call.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use crate::frames::writer::Progress;
 use crate::wire::rust::Version;
 
 /// Messages in a row: so many are written before other threads get at the backlog.
 pub(super) const AT_ONCE: usize = 32;
-
-/// A message that waits by itself. Its descriptors are open as long as it does.
-#[derive(Debug)]
-pub(super) struct Single {
-    pub payload: Vec<u8>,
-    pub fds: Vec<Arc<OwnedFd>>,
-    pub progress: Progress,
-}
 
 /// Small messages without descriptors, each a packet.
 #[derive(Debug, Default)]
@@ -69,15 +58,16 @@ impl Row {
 
 /// What comes next.
 #[derive(Debug)]
-pub(super) enum Item {
+pub(super) enum Item<T> {
     Row(Row),
-    Single(Single),
+    /// A message that waits by itself.
+    Single(T),
 }
 
 /// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Backlog {
-    items: VecDeque<Item>,
+#[derive(Debug)]
+pub(super) struct Backlog<T> {
+    items: VecDeque<Item<T>>,
     /// A row that comes before them has been taken out, and will be put back.
     in_hand: bool,
     /// Messages that have not been sent, and the bytes of their payloads that have not: also of what is in hand.
@@ -85,7 +75,18 @@ pub(super) struct Backlog {
     bytes: usize,
 }
 
-impl Backlog {
+impl<T> Default for Backlog<T> {
+    fn default() -> Backlog<T> {
+        Backlog {
+            items: VecDeque::new(),
+            in_hand: false,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Backlog<T> {
     /// How many messages have not been sent.
     pub fn messages(&self) -> usize {
         self.messages
@@ -114,10 +115,10 @@ impl Backlog {
         self.items.push_back(Item::Row(row));
     }
 
-    /// Any other message.
-    pub fn push(&mut self, single: Single) {
+    /// Any other message, of which so many bytes are to be sent.
+    pub fn push(&mut self, single: T, bytes: usize) {
         self.messages += 1;
-        self.bytes += single.payload.len();
+        self.bytes += bytes;
         self.items.push_back(Item::Single(single));
     }
 
@@ -148,7 +149,7 @@ impl Backlog {
     }
 
     /// What is to be sent next, by itself. Not while a row is in hand.
-    pub fn first(&mut self) -> Option<&mut Item> {
+    pub fn first(&mut self) -> Option<&mut Item<T>> {
         debug_assert!(!self.in_hand, "something else is first");
         self.items.front_mut()
     }
@@ -160,7 +161,7 @@ impl Backlog {
 
     /// All of what is first has been sent, its bytes included: of a row, its first packet. What it was, if it is to be
     /// taken apart.
-    pub fn sent_first(&mut self, version: Version) -> Option<Single> {
+    pub fn sent_first(&mut self, version: Version) -> Option<T> {
         match self.items.pop_front()? {
             Item::Row(row) => {
                 self.put_back(row, 1, version);
@@ -174,7 +175,7 @@ impl Backlog {
     }
 
     /// Nothing of it will be sent any more.
-    pub fn clear(&mut self) -> Vec<Single> {
+    pub fn clear(&mut self) -> Vec<T> {
         (self.messages, self.bytes) = (0, 0);
         self.items
             .drain(..)
@@ -225,18 +226,10 @@ mod tests {
         [header.bytes(), payload].concat()
     }
 
-    fn single(payload: Vec<u8>) -> Single {
-        Single {
-            payload,
-            fds: Vec::new(),
-            progress: Progress::default(),
-        }
-    }
-
     /// All messages that were put in, in their order; the small ones marked.
     #[derive(Default)]
     struct Model {
-        backlog: Backlog,
+        backlog: Backlog<Vec<u8>>,
         expected: VecDeque<(bool, Vec<u8>)>,
         number: usize,
     }
@@ -248,7 +241,7 @@ mod tests {
             if small {
                 self.backlog.push_small(VERSION, &payload);
             } else {
-                self.backlog.push(single(payload.clone()));
+                self.backlog.push(payload.clone(), len);
             }
             self.expected.push_back((small, payload));
         }
@@ -283,7 +276,7 @@ mod tests {
             let first = match self.backlog.first() {
                 None => return assert!(self.expected.is_empty()),
                 Some(Item::Row(row)) => row.packets().next().unwrap().to_vec(),
-                Some(Item::Single(single)) => single.payload.clone(),
+                Some(Item::Single(single)) => single.clone(),
             };
             let (small, payload) = self.expected.pop_front().unwrap();
             if small {

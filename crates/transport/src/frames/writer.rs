@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::deadline::Deadline;
 use crate::end::{Gone, Resident};
 use crate::error::{Error, Result};
-use crate::frames::backlog::{AT_ONCE, Backlog, Item, Row, Single};
+use crate::frames::backlog::{AT_ONCE, Backlog, Item, Row};
 use crate::frames::reader::Reader;
 use crate::frames::service::{self, Held};
 use crate::lane::budget;
@@ -36,14 +36,22 @@ const SMALLEST_FRAGMENT: usize = 2000;
 const SMALL: usize = SMALLEST_FRAGMENT;
 
 /// How far a message has got.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
+#[derive(Debug)]
+struct Progress {
     /// Payload bytes sent.
     at: usize,
     /// Where the rest goes, once the first packet has been sent.
     rest: Option<Arc<Outlet>>,
     /// What a socket's buffer is taken to hold.
     buffer: usize,
+}
+
+/// A message that waits by itself. Its descriptors are open as long as it does.
+#[derive(Debug)]
+struct Single {
+    payload: Vec<u8>,
+    fds: Vec<Arc<OwnedFd>>,
+    progress: Progress,
 }
 
 /// A socket by which messages go out, closed with care where its other side can write to it: what that has left there
@@ -88,7 +96,7 @@ impl Drop for Outlet {
 #[derive(Debug, Default)]
 struct State {
     made_in: u64,
-    backlog: Backlog,
+    backlog: Backlog<Single>,
     /// What has been kept since the budget was asked.
     unasked: u64,
     /// How many messages have ever waited here.
@@ -252,7 +260,8 @@ impl Writer {
             },
             progress: Progress { at: 0, ..progress },
         };
-        self.keep(state, socket, |backlog| backlog.push(single));
+        let bytes = single.payload.len();
+        self.keep(state, socket, |backlog| backlog.push(single, bytes));
         Ok(())
     }
 
@@ -281,7 +290,7 @@ impl Writer {
         self: &Arc<Self>,
         mut state: Locked<'_, State>,
         socket: &Arc<OwnedFd>,
-        push: impl FnOnce(&mut Backlog),
+        push: impl FnOnce(&mut Backlog<Single>),
     ) {
         if state.socket.is_none() {
             // A duplicate: an inherited end that is closed takes the descriptor away from everybody here.
