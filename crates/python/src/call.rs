@@ -1,20 +1,31 @@
-//! Calling Python objects without making a tuple of the arguments, or a dict of their names.
+//! Calling Python objects without making a tuple of the arguments.
 
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-#[allow(unsafe_code)]
-unsafe extern "C" {
-    /// Of the stable ABI from Python 3.12 on, and in the library of 3.11 all the same.
-    fn PyObject_Vectorcall(
-        callable: *mut ffi::PyObject,
-        arguments: *const *mut ffi::PyObject,
-        positional: usize,
-        names: *mut ffi::PyObject,
-    ) -> *mut ffi::PyObject;
+type Vectorcall = unsafe extern "C" fn(
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+/// `PyObject_Vectorcall`, which is part of the stable ABI from Python 3.12 on. Python 3.11 has it all the same, but an
+/// extension for all versions from that on must not take it for granted.
+fn vectorcall() -> Option<Vectorcall> {
+    static FOUND: OnceLock<Option<Vectorcall>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        #[allow(unsafe_code)]
+        // SAFETY: the name ends with a null, and what has that name has had this type since there is one.
+        unsafe {
+            let found = libc::dlsym(libc::RTLD_DEFAULT, c"PyObject_Vectorcall".as_ptr());
+            (!found.is_null()).then(|| std::mem::transmute::<*mut libc::c_void, Vectorcall>(found))
+        }
+    })
 }
 
 /// Calls with arguments by place.
@@ -23,34 +34,17 @@ pub fn by_place<'py>(
     callable: &Bound<'py, PyAny>,
     arguments: &[Py<PyAny>],
 ) -> PyResult<Bound<'py, PyAny>> {
-    call(callable, arguments, arguments.len(), null_mut())
-}
-
-/// Calls with arguments by name, of which there are as many.
-#[inline]
-pub fn by_name<'py>(
-    callable: &Bound<'py, PyAny>,
-    arguments: &[Py<PyAny>],
-    names: &Bound<'py, PyTuple>,
-) -> PyResult<Bound<'py, PyAny>> {
-    assert_eq!(names.len(), arguments.len(), "a name for each argument");
-    call(callable, arguments, 0, names.as_ptr())
-}
-
-#[inline]
-fn call<'py>(
-    callable: &Bound<'py, PyAny>,
-    arguments: &[Py<PyAny>],
-    positional: usize,
-    names: *mut ffi::PyObject,
-) -> PyResult<Bound<'py, PyAny>> {
+    let py = callable.py();
+    let Some(vectorcall) = vectorcall() else {
+        return callable.call1(PyTuple::new(py, arguments)?);
+    };
     // A `Py` is a pointer to an object, and nothing else.
-    let arguments = arguments.as_ptr().cast::<*mut ffi::PyObject>();
+    let start = arguments.as_ptr().cast::<*mut ffi::PyObject>();
     #[allow(unsafe_code)]
-    // SAFETY: the GIL is held. The callers give as many objects as they say, by place and by name together; these are
-    // borrowed, so they live throughout the call. What returns is a new reference, or null with an exception set.
+    // SAFETY: the GIL is held. So many objects are there, and borrowed, so they live throughout the call. What returns
+    // is a new reference, or null with an exception set.
     unsafe {
-        let result = PyObject_Vectorcall(callable.as_ptr(), arguments, positional, names);
-        Bound::from_owned_ptr_or_err(callable.py(), result)
+        let result = vectorcall(callable.as_ptr(), start, arguments.len(), null_mut());
+        Bound::from_owned_ptr_or_err(py, result)
     }
 }

@@ -33,6 +33,13 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// It will be kept for a while: without the memory that it does not need.
+    pub fn trim(&mut self) {
+        self.0.shrink_to_fit();
+    }
+}
+
 impl Drop for Scratch {
     #[inline]
     fn drop(&mut self) {

@@ -313,7 +313,11 @@ impl Sending {
 
     /// Encode a message, to be published later.
     fn prepare(&self, message: &Bound<'_, PyAny>) -> PyResult<Prepared> {
-        self.plug.encode(message).map(Prepared)
+        let mut encoded = self.plug.encode(message)?;
+        if let Encoded::Written(bytes) = &mut encoded {
+            bytes.trim();
+        }
+        Ok(Prepared(encoded))
     }
 
     /// Publish a prepared message. False when there is no room. Raises as `send`.

@@ -198,7 +198,7 @@ impl<F: Format, S: Source> Encoder<'_, F, S> {
                 })?;
                 written?;
                 if given != *len {
-                    return Err(format!("{given} bytes where there are always {len}").into());
+                    return Err(not_always(given, "bytes", *len).into());
                 }
             }
             Node::Option(inner) => {
@@ -216,7 +216,7 @@ impl<F: Format, S: Source> Encoder<'_, F, S> {
             Node::Array(shape, len, item) => {
                 let (items, given) = self.source.items(*shape, value)?;
                 if given != *len {
-                    return Err(format!("{given} items where there are always {len}").into());
+                    return Err(not_always(given, "items", *len).into());
                 }
                 self.items(items, *len, *item, deeper(depth)?)?;
             }
@@ -355,6 +355,11 @@ pub(crate) fn deeper<E>(depth: u32) -> Result<u32, Cause<E>> {
     depth
         .checked_sub(1)
         .ok_or(Cause::Unfit(Cow::Borrowed(TOO_DEEP)))
+}
+
+#[cold]
+fn not_always(given: usize, what: &str, len: usize) -> String {
+    format!("{given} {what} where there are always {len}")
 }
 
 /// Bytes behind their length.

@@ -191,6 +191,24 @@ fn what_is_known_of_messages_from_a_rust_program_costs_them_no_descriptor() {
     }
 }
 
+/// Breaks when what the kernel was asked by stays open although nothing is known any more.
+#[test]
+fn a_receiver_that_has_taken_what_there_was_keeps_no_descriptor() {
+    let _process = Process::alone();
+    let (theirs, ours) = socket::duplex_pair().unwrap();
+    let receiver = Receiver::of_frames(ours, Version::Current, Holders::Others).unwrap();
+    let before = open_files();
+    (0..100).for_each(|_| put(&theirs, b"plain", &[]));
+    let mut most = 0;
+    for _ in 0..100 {
+        assert_eq!(receiver.try_recv().unwrap().payload(), b"plain");
+        most = most.max(open_files());
+    }
+    assert_eq!(most, before + 1, "it has not been asked");
+    // Nobody has looked whether there is more.
+    assert_eq!(open_files(), before);
+}
+
 /// Breaks when messages that have begun and do not go on take all descriptors that there are, or when the channel's
 /// socket, from which nothing can be taken meanwhile, keeps telling that there is something.
 #[test]

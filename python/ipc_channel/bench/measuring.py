@@ -23,8 +23,6 @@ __all__ = [
 _SEARCH_SHARE: Final = 8.0
 """The part of the time that the search for the right count may take."""
 
-_TURNS: Final = 5
-
 now: Final = time.monotonic_ns
 """Nanoseconds of the clock that all processes of a machine share."""
 
@@ -57,15 +55,17 @@ def seconds_each(seconds: float, run: Callable[[int], float], first: int = 16) -
     return run(count) / count
 
 
-def seconds_each_in_turn(seconds: float, runs: Mapping[str, Callable[[int], float]]) -> dict[str, float]:
+def seconds_each_in_turn(
+    seconds: float, runs: Mapping[str, Callable[[int], float]], turns: int = 5
+) -> dict[str, float]:
     """As :func:`seconds_each` for each of ``runs``, all of them within ``seconds`` and several times by turns.
 
     For figures that are compared with each other: where the machine is slower for a while, it is so for all of them.
     Each is the median of its turns.
     """
-    share = seconds / _TURNS / len(runs)
-    turns = [{name: seconds_each(share, run) for name, run in runs.items()} for _ in range(_TURNS)]
-    return {name: statistics.median(turn[name] for turn in turns) for name in runs}
+    share = seconds / turns / len(runs)
+    all_turns = [{name: seconds_each(share, run) for name, run in runs.items()} for _ in range(turns)]
+    return {name: statistics.median(turn[name] for turn in all_turns) for name in runs}
 
 
 def seconds_each_alone(seconds: float, operation: Callable[[], object]) -> float:

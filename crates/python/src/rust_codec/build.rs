@@ -142,9 +142,14 @@ impl<'py> Builder<'_, 'py> {
     fn construct(&mut self, object: &Object, len: usize) -> Part<Bound<'py, PyAny>> {
         let class = object.class.bind(self.py);
         let fields = self.stack.last(len);
-        let made = match &object.keywords {
-            None => call::by_place(class, fields),
-            Some(names) => call::by_name(class, fields, names.bind(self.py)),
+        let made = if object.keywords {
+            let arguments = PyDict::new(self.py);
+            for (name, field) in object.names.iter().zip(fields) {
+                arguments.set_item(name, field).map_err(Cause::Foreign)?;
+            }
+            class.call((), Some(&arguments))
+        } else {
+            call::by_place(class, fields)
         };
         let made = made.map_err(Cause::Foreign)?;
         self.stack.drop_last(len);

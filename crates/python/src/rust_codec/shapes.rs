@@ -48,8 +48,8 @@ pub enum Shape {
 pub struct Object {
     pub class: Py<PyType>,
     pub names: Vec<Py<PyString>>,
-    /// The names again, if the constructor takes the fields by name.
-    pub keywords: Option<Py<PyTuple>>,
+    /// Whether the constructor takes the fields by name.
+    pub keywords: bool,
     /// For an object of exactly this class, how each field is read without looking its name up.
     pub slots: Vec<Slot>,
 }
@@ -64,7 +64,7 @@ impl Object {
     fn new(
         class: Py<PyType>,
         names: Vec<Py<PyString>>,
-        keywords: Option<Py<PyTuple>>,
+        keywords: bool,
         descriptors: Option<Vec<Bound<'_, PyAny>>>,
         py: Python<'_>,
     ) -> Object {
@@ -226,15 +226,9 @@ pub fn parse(id: NodeId, description: &Bound<'_, PyTuple>) -> PyResult<(Node, Sh
             Ok((Node::Record(id, fields.into()), shape))
         }
         "object" => {
-            let (class, names, fields, keywords, descriptors): (
-                _,
-                Vec<Py<PyString>>,
-                Vec<NodeId>,
-                bool,
-                _,
-            ) = rest.extract()?;
-            let by_name = keywords.then(|| PyTuple::new(py, &names)).transpose()?;
-            let object = Object::new(class, names, by_name.map(Bound::unbind), descriptors, py);
+            let (class, names, fields, keywords, descriptors): (_, _, Vec<NodeId>, _, _) =
+                rest.extract()?;
+            let object = Object::new(class, names, keywords, descriptors, py);
             if object.names.len() != fields.len() {
                 return Err(PyValueError::new_err("as many names as fields"));
             }

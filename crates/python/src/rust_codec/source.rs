@@ -106,6 +106,11 @@ pub fn step(shape: &Shape, field: usize, py: Python<'_>) -> Step {
     }
 }
 
+#[cold]
+fn other_length<T>(len: usize, given: usize) -> Part<T> {
+    Err(format!("expected a tuple of {len} items, got one of {given}").into())
+}
+
 /// Foreign exceptions as causes.
 fn raised<T>(outcome: PyResult<T>) -> Part<T> {
     outcome.map_err(Cause::Foreign)
@@ -296,7 +301,7 @@ impl<'a, 'py> Source for Objects<'a, 'py> {
         !value.is_none()
     }
 
-    #[inline(always)]
+    #[inline]
     fn items(&mut self, shape: u32, value: &Self::Value) -> Part<(Items<'py>, usize)> {
         match &self.shapes[shape as usize] {
             Shape::List => match value.cast::<PyList>() {
@@ -394,10 +399,7 @@ impl<'a, 'py> Source for Objects<'a, 'py> {
             }
             Shape::Tuple(len) => match value.cast::<PyTuple>() {
                 Ok(tuple) if tuple.len() == *len => Ok(Access::Tuple),
-                Ok(tuple) => {
-                    let given = tuple.len();
-                    Err(format!("expected a tuple of {len} items, got one of {given}").into())
-                }
+                Ok(tuple) => other_length(*len, tuple.len()),
                 Err(_) => expected("tuple", value),
             },
             _ => Err("it is no record".into()),

@@ -7,23 +7,24 @@ use crate::wire::rust::Version;
 
 /// Messages in a row: so many are written before other threads get at the backlog.
 pub(super) const AT_ONCE: usize = 32;
+/// Bytes in a row, unless it has one packet only.
+const MOST_BYTES: usize = 16 << 10;
 
 /// Small messages without descriptors, each a packet.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     bytes: Vec<u8>,
     /// Where each packet ends.
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     /// So many of them have been sent.
     sent: usize,
 }
 
 impl Row {
-    /// With memory for packets of that size, or for some of them if they are not that small.
+    /// With memory for packets of that size.
     fn with_room_for(packet: usize) -> Row {
-        const MOST: usize = 8 << 10;
         Row {
-            bytes: Vec::with_capacity((AT_ONCE * packet).min(MOST)),
+            bytes: Vec::with_capacity((AT_ONCE * packet).min(MOST_BYTES)),
             ends: Vec::with_capacity(AT_ONCE),
             sent: 0,
         }
@@ -33,7 +34,7 @@ impl Row {
         let header = version.header(payload.len(), payload.len());
         self.bytes.extend_from_slice(header.bytes());
         self.bytes.extend_from_slice(payload);
-        self.ends.push(self.bytes.len());
+        self.ends.push(self.bytes.len() as u32);
     }
 
     /// Those that have not been sent.
@@ -42,17 +43,18 @@ impl Row {
             0 => 0,
             sent => self.ends[sent - 1],
         };
-        self.ends[self.sent..]
-            .iter()
-            .map(move |end| &self.bytes[std::mem::replace(&mut begin, *end)..*end])
+        self.ends[self.sent..].iter().map(move |end| {
+            let begin = std::mem::replace(&mut begin, *end);
+            &self.bytes[begin as usize..*end as usize]
+        })
     }
 
     fn is_sent(&self) -> bool {
         self.sent == self.ends.len()
     }
 
-    fn is_full(&self) -> bool {
-        self.ends.len() >= AT_ONCE
+    fn has_room_for(&self, packet: usize) -> bool {
+        self.ends.len() < AT_ONCE && self.bytes.len() + packet <= MOST_BYTES
     }
 }
 
@@ -101,15 +103,14 @@ impl<T> Backlog<T> {
     pub fn push_small(&mut self, version: Version, payload: &[u8]) {
         self.messages += 1;
         self.bytes += payload.len();
-        if let Some(Item::Row(row)) = self.items.back_mut()
-            && !row.is_full()
-        {
-            return row.push(version, payload);
-        }
-        // Where some wait already, more will come.
-        let mut row = match self.items.is_empty() {
-            true => Row::default(),
-            false => Row::with_room_for(version.header_len() + payload.len()),
+        let packet = version.header_len() + payload.len();
+        let mut row = match self.items.back_mut() {
+            Some(Item::Row(row)) if row.has_room_for(packet) => {
+                return row.push(version, payload);
+            }
+            // After a full row there will be another one.
+            Some(Item::Row(_)) => Row::with_room_for(packet),
+            _ => Row::default(),
         };
         row.push(version, payload);
         self.items.push_back(Item::Row(row));
@@ -287,6 +288,37 @@ mod tests {
             }
             let taken_apart = self.backlog.sent_first(VERSION);
             assert_eq!(taken_apart.is_some(), !small);
+        }
+    }
+
+    /// Breaks when room is made for a row of messages where one comes.
+    #[test]
+    fn what_is_alone_in_its_row_takes_little_memory() {
+        let mut model = Model::default();
+        for _ in 0..100 {
+            model.push(true, 100);
+            model.push(false, 3000);
+        }
+        for item in &model.backlog.items {
+            if let Item::Row(row) = item {
+                assert!(row.bytes.capacity() <= 300, "{}", row.bytes.capacity());
+                assert!(row.ends.capacity() <= 4);
+            }
+        }
+    }
+
+    /// Breaks when a row grows out of the room that was made for it.
+    #[test]
+    fn rows_of_any_size_of_messages_fit_their_memory() {
+        for len in [0, 1, 100, 256, 500, 1000, 2000] {
+            let mut model = Model::default();
+            (0..200).for_each(|_| model.push(true, len));
+            for item in &model.backlog.items {
+                if let Item::Row(row) = item {
+                    assert!(row.bytes.len() <= MOST_BYTES);
+                    assert!(row.bytes.capacity() <= 2 * MOST_BYTES);
+                }
+            }
         }
     }
 

@@ -29,7 +29,7 @@ pub struct Outlook {
     patience: u32,
     /// The length of the last packet.
     last: usize,
-    /// Open as long as each look has found nothing but bytes.
+    /// Kept as long as it is known what comes next.
     account: Account,
 }
 
@@ -47,32 +47,35 @@ impl Default for Outlook {
 impl Outlook {
     /// Whether the first packet has certainly no descriptors beside it, and is not longer than `most`.
     pub fn is_clear(&mut self, socket: BorrowedFd<'_>, most: usize) -> bool {
-        if self.plain > 0 {
-            return true;
+        if self.plain == 0 && self.patience == 0 {
+            self.ask(socket, most);
         }
-        if self.patience > 0 {
-            return false;
-        }
+        self.plain > 0
+    }
+
+    fn ask(&mut self, socket: BorrowedFd<'_>, most: usize) {
         // In this order: see `in_flight`.
         let bytes = in_flight::bytes(socket);
         if bytes > most || bytes < self.last.max(1) * WORTH_IT {
             self.patience = PATIENCE;
         } else if self.account.has_no_descriptors(socket) {
             self.plain = bytes;
-            return true;
+            return;
         } else {
             self.patience = LONG_PATIENCE;
         }
-        // What comes next may need the last descriptor that this process can have.
+        // What comes next may need the last descriptor that this process can have, or nothing comes for long.
         self.account = Account::default();
-        false
     }
 
-    /// A packet of that length has been taken.
-    pub fn took(&mut self, len: usize) {
+    /// A packet of that length has been taken, and another one longer than `most` cannot be.
+    pub fn took(&mut self, len: usize, socket: BorrowedFd<'_>, most: usize) {
         self.plain = self.plain.saturating_sub(len);
         self.patience = self.patience.saturating_sub(1);
         self.last = len;
+        if self.plain == 0 && self.account.is_kept() {
+            self.ask(socket, most);
+        }
     }
 
     /// The queue is empty, or somebody else may have taken something from it.

@@ -432,7 +432,7 @@ impl State {
                     return forged("is empty");
                 }
             };
-            self.outlook.took(len);
+            self.outlook.took(len, primary.as_fd(), MOST_AT_HAND);
             match version.read(&packet[..len.min(MAX_HEADER)], len)? {
                 first if first.is_whole() => {
                     deliver(Taken::Bytes(&packet[version.header_len()..len]))
