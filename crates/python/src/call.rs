@@ -1,6 +1,7 @@
 //! Calling Python objects without making a tuple of the arguments.
 
 use std::ptr::null_mut;
+use std::slice::from_ref;
 use std::sync::OnceLock;
 
 use pyo3::ffi;
@@ -26,6 +27,15 @@ fn vectorcall() -> Option<Vectorcall> {
             (!found.is_null()).then(|| std::mem::transmute::<*mut libc::c_void, Vectorcall>(found))
         }
     })
+}
+
+/// Calls with one argument.
+#[inline]
+pub fn with_one<'py>(
+    callable: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    by_place(callable, from_ref(argument.as_unbound()))
 }
 
 /// Calls with arguments by place.

@@ -1,7 +1,5 @@
 //! What the product plugs into an end: how its messages become bytes and back.
 
-use std::slice::from_ref;
-
 use ipc_channel_transport::Message;
 use ipc_channel_transport::wire::rust::Version;
 use pyo3::exceptions::{PyBufferError, PyException, PyMemoryError, PyValueError};
@@ -86,7 +84,7 @@ impl Encoding {
         let stack = stack_of_this_thread(py)?;
         let marker = self.marker.bind(py);
         stack.append(marker)?;
-        let payload = call::by_place(self.encoder.bind(py), from_ref(message.as_unbound()));
+        let payload = call::with_one(self.encoder.bind(py), message);
         let last = stack.len() - 1;
         let frame = stack.get_item(last);
         stack.del_item(last)?;
@@ -110,18 +108,18 @@ fn stack_of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 }
 
 /// What a message consists of that has neither handles nor buffers.
-pub enum Payload {
+pub enum Payload<'a> {
     Object(Py<PyBytes>),
-    /// Python does not need to see it.
-    Bytes(Scratch),
+    /// Python does not need to see it: the plan decodes it.
+    Planned(Scratch, &'a RustPlan),
 }
 
-impl Payload {
+impl Payload<'_> {
     #[inline]
     pub fn len(&self, py: Python<'_>) -> usize {
         match self {
             Payload::Object(object) => object.as_bytes(py).len(),
-            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Planned(bytes, _) => bytes.len(),
         }
     }
 }
@@ -204,8 +202,7 @@ impl Plug {
             (Some(encoding), _, _) => encoding.encode(message).and_then(Encoded::new),
             (None, Some(plan), _) => plan.get().write(message),
             (None, None, Some(encode)) => {
-                call::by_place(encode.bind(py), from_ref(message.as_unbound()))
-                    .and_then(Encoded::new)
+                call::with_one(encode.bind(py), message).and_then(Encoded::new)
             }
             (None, None, None) => Encoded::from_buffer(message),
         };
@@ -247,25 +244,24 @@ impl Plug {
 
     /// A copy of a payload, to be decoded. Raises MemoryError.
     #[inline]
-    pub fn payload_of(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<Payload> {
-        if self.plan.is_none() {
-            return bytes_object(py, bytes).map(|object| Payload::Object(object.unbind()));
+    pub fn payload_of(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<Payload<'_>> {
+        match &self.plan {
+            None => bytes_object(py, bytes).map(|object| Payload::Object(object.unbind())),
+            Some(plan) => Scratch::copy_of(bytes)
+                .map(|copy| Payload::Planned(copy, plan.get()))
+                .ok_or_else(|| PyMemoryError::new_err(())),
         }
-        Scratch::copy_of(bytes)
-            .map(Payload::Bytes)
-            .ok_or_else(|| PyMemoryError::new_err(()))
     }
 
     /// The object that a message stands for which is `payload` and nothing else.
     #[inline]
-    pub fn decode_payload(&self, py: Python<'_>, payload: Payload) -> PyResult<Py<PyAny>> {
-        let decoded = match (payload, &self.plan, &self.decode) {
-            (Payload::Object(payload), _, None) => return Ok(payload.into_any()),
-            (Payload::Object(payload), _, Some(decode)) => {
+    pub fn decode_payload(&self, py: Python<'_>, payload: Payload<'_>) -> PyResult<Py<PyAny>> {
+        let decoded = match (payload, &self.decode) {
+            (Payload::Object(payload), None) => return Ok(payload.into_any()),
+            (Payload::Object(payload), Some(decode)) => {
                 self.read(decode.bind(py), payload.bind(py).as_any())
             }
-            (Payload::Bytes(bytes), Some(plan), _) => plan.get().read(py, &bytes, None),
-            (Payload::Bytes(bytes), None, _) => bytes_object(py, &bytes).map(Bound::into_any),
+            (Payload::Planned(bytes, plan), _) => plan.read(py, &bytes, None),
         };
         decoded
             .map(Bound::unbind)
@@ -288,7 +284,7 @@ impl Plug {
                 return literals::read(payload.py(), bytes);
             }
         }
-        call::by_place(decode, from_ref(payload.as_unbound()))
+        call::with_one(decode, payload)
     }
 }
 

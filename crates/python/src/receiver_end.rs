@@ -236,8 +236,8 @@ impl Departure {
 }
 
 /// What was taken off the channel.
-enum Received {
-    Payload(Payload),
+enum Received<'a> {
+    Payload(Payload<'a>),
     Message(Message),
 }
 
@@ -273,23 +273,19 @@ impl Receiving {
         let end = slf.as_super().get();
         let plug = &slf.get().plug;
         let mut failure = None;
-        let taken = end.receiver.try_take(&mut |taken: Taken<'_>| match taken {
-            Taken::Plain(plain) => match copy_of(py, &plain) {
-                Ok(payload) => Ok(Received::Payload(Payload::Object(payload.unbind()))),
-                Err(error) => {
-                    // Not taken: it can be received again when there is memory.
-                    failure = Some(error);
-                    Err(Error::Empty)
+        let taken = end.receiver.try_take(&mut |taken: Taken<'_>| {
+            let payload = match taken {
+                Taken::Plain(plain) => {
+                    copy_of(py, &plain).map(|payload| Payload::Object(payload.unbind()))
                 }
-            },
-            Taken::Bytes(bytes) => match plug.payload_of(py, bytes) {
-                Ok(payload) => Ok(Received::Payload(payload)),
-                Err(error) => {
-                    failure = Some(error);
-                    Err(Error::Empty)
-                }
-            },
-            Taken::Message(message) => Ok(Received::Message(message)),
+                Taken::Bytes(bytes) => plug.payload_of(py, bytes),
+                Taken::Message(message) => return Ok(Received::Message(message)),
+            };
+            payload.map(Received::Payload).map_err(|error| {
+                // What is in a lane is not taken: it can be received again when there is memory.
+                failure = Some(error);
+                Error::Empty
+            })
         });
         if let Some(failure) = failure {
             return Err(failure);

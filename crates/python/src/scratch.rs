@@ -31,9 +31,7 @@ impl Scratch {
         copy.extend_from_slice(bytes);
         Some(copy)
     }
-}
 
-impl Scratch {
     /// It will be kept for a while: without the memory that it does not need.
     pub fn trim(&mut self) {
         self.0.shrink_to_fit();

@@ -49,10 +49,6 @@ impl Row {
         })
     }
 
-    fn is_sent(&self) -> bool {
-        self.sent == self.ends.len()
-    }
-
     fn has_room_for(&self, packet: usize) -> bool {
         self.ends.len() < AT_ONCE && self.bytes.len() + packet <= MOST_BYTES
     }
@@ -137,16 +133,18 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// After the first `sent` packets of the row that was taken have been sent.
-    pub fn put_back(&mut self, mut row: Row, sent: usize, version: Version) {
+    /// After the first `sent` packets of the row that was taken have been sent. Whether these were all.
+    pub fn put_back(&mut self, mut row: Row, sent: usize, version: Version) -> bool {
         self.in_hand = false;
         let bytes: usize = row.packets().take(sent).map(<[u8]>::len).sum();
         row.sent += sent;
         self.messages -= sent;
         self.bytes -= bytes - sent * version.header_len();
-        if !row.is_sent() {
+        let all = row.sent == row.ends.len();
+        if !all {
             self.items.push_front(Item::Row(row));
         }
+        all
     }
 
     /// What is to be sent next, by itself. Not while a row is in hand.
@@ -270,7 +268,8 @@ mod tests {
                 assert!(small);
                 assert_eq!(packet_sent, packet(&payload));
             }
-            self.backlog.put_back(row, sent, VERSION);
+            let all = self.backlog.put_back(row, sent, VERSION);
+            assert_eq!(all, sent == packets);
         }
 
         fn send_first(&mut self) {

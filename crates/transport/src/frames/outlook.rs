@@ -68,7 +68,7 @@ impl Outlook {
         self.account = Account::default();
     }
 
-    /// A packet of that length has been taken, and another one longer than `most` cannot be.
+    /// A packet of that length has been taken. What is known of the next ones is not longer than `most`.
     pub fn took(&mut self, len: usize, socket: BorrowedFd<'_>, most: usize) {
         self.plain = self.plain.saturating_sub(len);
         self.patience = self.patience.saturating_sub(1);

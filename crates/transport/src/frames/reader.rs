@@ -13,7 +13,7 @@
 //! crate ends the whole channel there.)
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
@@ -405,22 +405,10 @@ impl State {
         };
         PACKET.with_borrow_mut(|packet| {
             let took = match self.holders {
-                Holders::Us => socket::take_bytes(primary.as_fd(), packet)?,
-                Holders::Others => match socket::take(primary.as_fd(), packet)? {
-                    Took::Packet {
-                        len,
-                        fds,
-                        fds_missing: false,
-                    } if fds.is_empty() => Some(len),
-                    Took::Packet { mut fds, .. } => {
-                        leftovers.spent.append(&mut fds);
-                        None
-                    }
-                    Took::Nothing => None,
-                    Took::End => Some(0),
-                },
+                Holders::Us => socket::take_bytes(primary.as_fd(), packet),
+                Holders::Others => take_bytes_among_others(primary.as_fd(), packet, leftovers),
             };
-            let len = match took {
+            let len = match took? {
                 Some(len @ 1..) if len <= packet.len() => len,
                 Some(1..) | None => {
                     self.outlook.forget();
@@ -653,6 +641,27 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// As [`socket::take_bytes`] where others hold the socket, too. None also for a packet that is not only bytes.
+fn take_bytes_among_others(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    leftovers: &mut Leftovers,
+) -> Result<Option<usize>> {
+    Ok(match socket::take(socket, buffer)? {
+        Took::Packet {
+            len,
+            fds,
+            fds_missing: false,
+        } if fds.is_empty() => Some(len),
+        Took::Packet { mut fds, .. } => {
+            leftovers.spent.append(&mut fds);
+            None
+        }
+        Took::Nothing => None,
+        Took::End => Some(0),
+    })
 }
 
 /// What a first packet is, unless the crate would not have sent it.

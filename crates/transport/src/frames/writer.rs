@@ -319,9 +319,8 @@ impl Writer {
             drop(state);
             let packets = row.packets().collect::<Vec<_>>();
             let sent = socket::send_records(socket.as_fd(), &packets);
-            let all = packets.len();
             state = self.lock();
-            next = state.row_sent(row, all, sent.unwrap_or(0), self.version);
+            next = state.row_sent(row, sent.unwrap_or(0), self.version);
         }
         let next = next.unwrap_or_else(|| state.go_on(self.version, &mut done));
         let mut socket = None;
@@ -487,10 +486,10 @@ impl State {
     }
 
     /// After so many of a row were sent. None if it is to be found out why not all of them were.
-    fn row_sent(&mut self, row: Row, all: usize, sent: usize, version: Version) -> Option<Next> {
-        self.backlog.put_back(row, sent, version);
+    fn row_sent(&mut self, row: Row, sent: usize, version: Version) -> Option<Next> {
+        let all = self.backlog.put_back(row, sent, version);
         self.written += sent as u64;
-        if sent < all {
+        if !all {
             None
         } else if self.backlog.messages() == 0 {
             Some(Next::Done)
