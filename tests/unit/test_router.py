@@ -559,20 +559,24 @@ def test_in_a_forked_child_routers_start_anew() -> None:
 def test_the_receivers_of_an_inherited_router_do_not_stay_open_in_the_child() -> None:
     sender, receiver = ipc.channel(int)
     reading, writing = os.pipe()
+    child_runs, child_says_so = os.pipe()
     with sender:
         router = ipc.Router()
         router.add_route(receiver, print)
         child = os.fork()
         if child == 0:
             os.close(writing)
+            os.write(child_says_so, b"!")
             os.read(reading, 1)  # until the parent has tried
             os._exit(0)
         try:
+            # What a child does with what it has inherited, it does before its own code runs.
+            assert os.read(child_runs, 1) == b"!"
             router.shutdown()
             with pytest.raises(ipc.ReceiverGone):
                 for _ in range(1000):
                     sender.send(1)
         finally:
-            os.close(writing)
-            os.close(reading)
+            for fd in (writing, reading, child_runs, child_says_so):
+                os.close(fd)
             os.waitpid(child, 0)
